@@ -1,0 +1,172 @@
+//! What administrators can ask of a running relay.
+
+use std::sync::Arc;
+
+use crate::admin::AdminActions;
+use crate::admin::protocol::{HEADER_LIMIT, PluginStatus, QueueAction, QueueItem, Selection, Status};
+use crate::message::{Body, Id, QueueState};
+use crate::policy::Services;
+
+use super::App;
+
+/// Messages looked at between two chances for others to run.
+const PAGE: usize = 1_000;
+
+impl App {
+    /// The selected messages, the oldest first.
+    fn selected(&self, select: &Selection) -> Result<Vec<(Id, Arc<QueueState>)>, String> {
+        let spool = &self.relay.spool;
+        if let Selection::Ids(ids) = select {
+            return ids
+                .iter()
+                .map(|id| spool.show(*id).map(|state| (*id, state)).ok_or_else(|| format!("there is no message {id} in the queue")))
+                .collect();
+        }
+        let mut found = Vec::new();
+        let mut after = None;
+        loop {
+            let page = spool.list(after, PAGE);
+            let Some(last) = page.last() else { return Ok(found) };
+            after = Some(last.id);
+            found.extend(
+                page.into_iter()
+                    .filter(|listed| select.matches(listed.id, &listed.state.envelope))
+                    .map(|listed| (listed.id, listed.state)),
+            );
+        }
+    }
+
+    fn services(&self) -> Arc<Services> {
+        self.relay.policies.current().services.clone()
+    }
+
+    /// Makes these bytes the plugin's version in force, and its file.
+    async fn put_plugin(&self, name: &str, component: Arc<[u8]>) -> Result<String, String> {
+        let config = self.config.lock().clone();
+        if !config.plugins.iter().any(|plugin| plugin.name == name) {
+            let known: Vec<&str> = config.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            return Err(format!("there is no plugin {name:?} in the configuration; there are: {}", known.join(", ")));
+        }
+        let mut files = self.plugin_files.lock().good().clone();
+        files.insert(name.to_owned(), component.clone());
+        let (policy, refused) =
+            self.replace_policy(&config, files, self.services()).await.map_err(|error| format!("{error:#}"))?;
+        if !refused.is_empty() {
+            return Err(refused.join("\n"));
+        }
+        let digest = policy.plugins().iter().find(|plugin| &*plugin.name == name).map(|plugin| plugin.file_digest);
+        let live = format!("{name} is live in version {}", digest.map(|digest| digest.to_string()).unwrap_or_default());
+        match self.link.store_plugin(name, &component).await {
+            Ok(_) => Ok(live),
+            Err(error) => Err(format!("{live}, but its file could not be replaced, so a restart will undo this: {error}")),
+        }
+    }
+}
+
+impl AdminActions for App {
+    async fn status(&self) -> Status {
+        let stats = self.relay.spool.stats();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            hostname: self.relay.settings().hostname.clone(),
+            uptime_s: self.began.elapsed().as_secs(),
+            sessions: self.relay.connections.open().into(),
+            queued: stats.messages as u64,
+            held: stats.held as u64,
+            listeners: self.listeners.lock().bound.clone(),
+        }
+    }
+
+    async fn reload(&self) -> Result<String, String> {
+        self.link.reload().await
+    }
+
+    async fn queue_list(&self, select: Selection, limit: u32) -> Result<(Vec<QueueItem>, u64), String> {
+        let found = self.selected(&select)?;
+        let total = found.len() as u64;
+        Ok((found.iter().take(limit as usize).map(|(id, state)| QueueItem::new(*id, state)).collect(), total))
+    }
+
+    async fn queue_show(&self, id: Id) -> Result<(QueueState, String), String> {
+        let spool = &self.relay.spool;
+        let state = spool.show(id).ok_or_else(|| format!("there is no message {id} in the queue"))?;
+        let (head, body) = spool.content(id).await.map_err(|error| error.to_string())?;
+        let start = match &body {
+            Body::Memory(bytes) => bytes.slice(..bytes.len().min(HEADER_LIMIT)),
+            Body::File { .. } => spool.read(&body, 0, HEADER_LIMIT).await.map_err(|error| error.to_string())?,
+        };
+        let whole = [&*head, &*start].concat();
+        let end = memchr::memmem::find(&whole, b"\r\n\r\n").map_or(whole.len(), |at| at + 2);
+        let header = String::from_utf8_lossy(&whole[..end.min(HEADER_LIMIT)]).into_owned();
+        Ok(((*state).clone(), header))
+    }
+
+    async fn queue_change(&self, action: QueueAction, select: Selection) -> Result<Vec<Id>, String> {
+        let mut changed = Vec::new();
+        for (id, state) in self.selected(&select)? {
+            let spool = &self.relay.spool;
+            let named = matches!(select, Selection::Ids(_));
+            let done = match action {
+                QueueAction::Retry if state.held.is_some() && !named => continue,
+                QueueAction::Retry if state.held.is_some() => return Err(format!("{id} is held: release it instead")),
+                QueueAction::Release if state.held.is_none() && !named => continue,
+                QueueAction::Retry => spool.retry(id).await,
+                QueueAction::Hold => spool.hold(id, "by an administrator").await,
+                QueueAction::Release => spool.release(id).await,
+                QueueAction::Remove => spool.remove(id).await,
+            };
+            match done {
+                Ok(()) => {
+                    let name = match action {
+                        QueueAction::Retry => "retry",
+                        QueueAction::Hold => "hold",
+                        QueueAction::Release => "release",
+                        QueueAction::Remove => "remove",
+                    };
+                    crate::maillog::queue_changed(id, name);
+                    changed.push(id);
+                }
+                // Delivered meanwhile.
+                Err(crate::spool::SpoolError::NotFound(_)) if !named => {}
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+        Ok(changed)
+    }
+
+    async fn plugin_list(&self) -> Vec<PluginStatus> {
+        let policy = self.relay.policies.current();
+        let files = self.plugin_files.lock();
+        let digest = |bytes: &Arc<[u8]>| {
+            use sha2::Digest as _;
+            crate::policy::decision::Digest(sha2::Sha256::digest(bytes).into()).to_string()
+        };
+        policy
+            .plugins()
+            .iter()
+            .map(|plugin| {
+                let (calls, failures) = plugin.calls();
+                PluginStatus {
+                    name: plugin.name.to_string(),
+                    digest: plugin.file_digest.to_string(),
+                    previous: files.previous(&plugin.name).map(digest),
+                    hooks: plugin.stages().map(|stage| stage.name().to_owned()).collect(),
+                    grants: plugin.settings.grants.iter().map(ToString::to_string).collect(),
+                    calls,
+                    failures,
+                    refused: files.refused(&plugin.name).map(str::to_owned),
+                }
+            })
+            .collect()
+    }
+
+    async fn plugin_load(&self, name: String, component: Vec<u8>) -> Result<String, String> {
+        self.put_plugin(&name, component.into()).await
+    }
+
+    async fn plugin_rollback(&self, name: String) -> Result<String, String> {
+        let previous = self.plugin_files.lock().previous(&name).cloned();
+        let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
+        self.put_plugin(&name, previous).await
+    }
+}

@@ -1,0 +1,338 @@
+//! Putting the relay together: what `gatepost run` starts, and what its worker is.
+//!
+//! `run` hands over to the supervisor, which starts this executable again as a worker; `worker` builds everything from what the
+//! supervisor passed, serves until told to drain, and puts reloads in force as a whole or not at all. Nothing here handles a message.
+
+mod actions;
+mod files;
+mod first_start;
+mod outbound;
+mod reload;
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{sleep, timeout};
+
+use crate::admin::http::Pages;
+use crate::admin::socket::Allowed;
+use crate::admin::{self, Probes};
+use crate::auth::Users;
+use crate::config::{Config, DEFAULT_STATE_DIR};
+use crate::delivery::{Delivery, DeliveryConfig, DeliveryHandle};
+use crate::dns::Dns;
+use crate::journal::LogJournal;
+use crate::limits::Connections;
+use crate::maillog::{self, LogGuard, Writing};
+use crate::metrics::Metrics;
+use crate::policy::services::authentication::Authenticator;
+use crate::policy::services::counters::Counters;
+use crate::policy::services::state::State;
+use crate::policy::{Engine, Policies, Services};
+use crate::relay::{Relay, Settings};
+use crate::spool::{Spool, SpoolOptions};
+use crate::supervisor::{self, Source};
+use crate::tls::TlsStore;
+use crate::worker_link::{self, DRAIN_TIME, Link, Startup, Update, UsersFile};
+use files::PluginFiles;
+use reload::Listeners;
+
+/// How often gauges of the spool and the plugins are brought up to date.
+const GAUGES_EVERY: Duration = Duration::from_secs(2);
+/// What of [`DRAIN_TIME`] is left for settling and closing the spool after the sessions have ended.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// `gatepost run`. Returns when the relay has ended; the exit status is the supervisor's.
+pub fn run(config: Option<&Path>) -> anyhow::Result<()> {
+    let source = match config {
+        Some(path) => Source::File(path.to_owned()),
+        None => Source::Embedded {
+            state_dir: PathBuf::from(DEFAULT_STATE_DIR),
+        },
+    };
+    let options = supervisor::Options {
+        source,
+        prepare: first_start::prepare,
+        announce: first_start::announce,
+        worker_arguments: vec![OsString::from(worker_link::WORKER_ARGUMENT)],
+    };
+    match supervisor::run(&options) {
+        code if code == ExitCode::SUCCESS => Ok(()),
+        _ => std::process::exit(1),
+    }
+}
+
+/// The worker: everything but what needs privileges.
+pub fn worker() -> ExitCode {
+    let startup = match worker_link::receive() {
+        Ok(startup) => startup,
+        Err(error) => {
+            eprintln!("gatepost: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let metrics = Arc::new(Metrics::new());
+    let writing = Writing::Buffered {
+        lost: metrics.log_lines_lost.clone(),
+    };
+    let log = match maillog::init(&startup.bundle.config.log, writing) {
+        Ok(log) => log,
+        Err(error) => {
+            eprintln!("gatepost: the log cannot be set up: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            tracing::error!(error = %error, "no threads for the worker");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(serve(startup, metrics, &log));
+    // What is still running has had its time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "cannot run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The running worker, as far as reloads and administrators reach it.
+struct App {
+    relay: Arc<Relay>,
+    delivery: DeliveryHandle,
+    dns: Dns,
+    state: State,
+    counters: Arc<Counters>,
+    journal: Arc<LogJournal>,
+    link: Link,
+    plugin_files: parking_lot::Mutex<PluginFiles>,
+    listeners: parking_lot::Mutex<Listeners>,
+    config: parking_lot::Mutex<Config>,
+    began: std::time::Instant,
+}
+
+async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyhow::Result<()> {
+    let Startup {
+        bundle,
+        admin_socket,
+        supervisor_uid,
+        restarts,
+        link,
+        mut updates,
+    } = startup;
+    metrics.set_worker_restarts(restarts);
+    let config = bundle.config;
+    let users = Arc::new(users(bundle.secrets.users.as_ref())?);
+    let tls = match bundle.secrets.certificates.as_slice() {
+        [] => None,
+        certificates => {
+            let minimum = config.tls.as_ref().context("certificates without [tls]")?.minimum_version;
+            let (store, loaded) = TlsStore::new(certificates, minimum)?;
+            warn_of_certificates(&loaded);
+            metrics.certificates(&loaded);
+            Some(store)
+        }
+    };
+    let (spool, state) = open_stores(&config, &metrics).await?;
+    let dns = Dns::new(&config.dns.servers).map_err(anyhow::Error::msg)?;
+    let journal = Arc::new(LogJournal::new(metrics.clone()));
+    let counters = Arc::new(Counters::default());
+    let services = Arc::new(Services {
+        relay_domains: Arc::new(config.relay_domains.clone()),
+        users: users.clone(),
+        state: state.clone(),
+        authenticator: Authenticator::new(&dns, &config.hostname),
+        dns: dns.clone(),
+        counters: counters.clone(),
+        journal: journal.clone(),
+    });
+    let plugin_files = PluginFiles::new(&bundle.plugins);
+    let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
+    if !engine.is_pooled() {
+        tracing::warn!("too little address space for a pool of instances: hook calls will cost more");
+    }
+    let policies = Policies::load(engine, &config.plugins, plugin_files.good(), services)
+        .await
+        .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
+    let passwords = bundle.secrets.passwords;
+    let delivery_config = DeliveryConfig::new(&config, &metrics, |path| {
+        passwords.get(path).cloned().with_context(|| format!("{} was not passed", path.display()))
+    })?;
+    let relay = Arc::new(Relay::new(
+        policies,
+        spool.clone(),
+        tls,
+        metrics.clone(),
+        Connections::new(&config.limits),
+        Settings::new(&config, users),
+    ));
+    let outbound = Arc::new(outbound::Outbound::new(relay.clone()));
+    let delivery = Delivery::start(Arc::new(delivery_config), spool.clone(), dns.clone(), outbound, metrics.clone());
+    let mut listeners = Listeners::default();
+    listeners.update(&relay, &config, bundle.listeners)?;
+    let app = Arc::new(App {
+        relay: relay.clone(),
+        delivery,
+        dns,
+        state: state.clone(),
+        counters,
+        journal,
+        link: link.clone(),
+        plugin_files: parking_lot::Mutex::new(plugin_files),
+        listeners: parking_lot::Mutex::new(listeners),
+        config: parking_lot::Mutex::new(config.clone()),
+        began: std::time::Instant::now(),
+    });
+    if let Some(bound) = bundle.admin_http {
+        let pages = Arc::new(Pages {
+            metrics: metrics.clone(),
+            probes: app.clone(),
+            hostname: config.hostname.clone(),
+        });
+        tokio::spawn(admin::http::serve(TcpListener::from_std(bound.listener)?, pages));
+    }
+    let allowed = Allowed {
+        supervisor_uid,
+        worker_uid: nix::unistd::Uid::effective().as_raw(),
+    };
+    tokio::spawn(admin::socket::serve(UnixListener::from_std(admin_socket)?, allowed, app.clone()));
+    let (state_ends, state_ended) = tokio::sync::oneshot::channel::<()>();
+    let state_task = tokio::spawn({
+        let state = state.clone();
+        async move {
+            state
+                .run(async {
+                    let _ = state_ended.await;
+                })
+                .await;
+        }
+    });
+    tokio::spawn(gauges(app.clone()));
+    link.ready().context("the supervisor cannot be told that the relay is up")?;
+    tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
+
+    loop {
+        match updates.recv().await {
+            Some(Update::Reload { bundle, cause, done }) => {
+                let outcome = app.reload(*bundle, log).await;
+                match &outcome {
+                    Ok(what) => {
+                        metrics.reloads.inc();
+                        tracing::info!(cause, "reloaded: {what}");
+                    }
+                    Err(error) => {
+                        metrics.reloads_failed.inc();
+                        tracing::error!(cause, error, "reload failed; what was in force stays");
+                    }
+                }
+                done.finish(&outcome);
+            }
+            Some(Update::Drain) | None => break,
+        }
+    }
+
+    tracing::info!("draining");
+    relay.start_draining();
+    let sessions = app.listeners.lock().take();
+    if timeout(DRAIN_TIME - CLOSE_TIME, sessions.join_all()).await.is_err() {
+        tracing::warn!("some sessions did not end in time");
+    }
+    app.delivery.drain(CLOSE_TIME / 2).await;
+    let _ = state_ends.send(());
+    let _ = timeout(CLOSE_TIME, state_task).await;
+    let _ = timeout(CLOSE_TIME, spool.close()).await;
+    tracing::info!("ended");
+    Ok(())
+}
+
+fn users(file: Option<&UsersFile>) -> anyhow::Result<Users> {
+    Ok(match file {
+        Some(file) => Users::parse(&file.bytes, &file.path)?,
+        None => Users::parse(b"", Path::new("users"))?,
+    })
+}
+
+/// The spool and the plugins' store. Reading them back takes as long as there is mail.
+async fn open_stores(config: &Config, metrics: &Metrics) -> anyhow::Result<(Spool, State)> {
+    let state_dir = config.state_dir.clone();
+    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
+        let spool = Spool::open(&state_dir.join("spool"), SpoolOptions::default())?;
+        let folder = state_dir.join("state");
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let now_ms = crate::message::since_epoch(std::time::SystemTime::now()).as_millis() as u64;
+        let state = State::open(&folder, now_ms).with_context(|| folder.display().to_string())?;
+        Ok((spool, state))
+    });
+    let ((spool, recovered), state) = opened.await??;
+    for damaged in &recovered.set_aside {
+        metrics.spool.corrupt_records.inc();
+        tracing::error!(
+            file = %damaged.file.display(),
+            offset = damaged.offset,
+            reason = damaged.reason,
+            message_id = damaged.id.map(|id| id.to_string()),
+            copy = damaged.copy.as_ref().map(|copy| copy.display().to_string()),
+            "a damaged record of the spool was set aside; the rest is delivered"
+        );
+    }
+    if recovered.messages > 0 || recovered.torn_bytes > 0 {
+        tracing::info!(
+            messages = recovered.messages,
+            held = recovered.held,
+            torn_bytes = recovered.torn_bytes,
+            took_ms = recovered.took.as_millis() as u64,
+            "the queue is back"
+        );
+    }
+    Ok((spool, state))
+}
+
+fn warn_of_certificates(loaded: &[crate::tls::Loaded]) {
+    for warning in loaded.iter().flat_map(|certificate| &certificate.warnings) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Keeps the gauges that nothing else moves.
+async fn gauges(app: Arc<App>) {
+    let mut commits = 0;
+    let metrics = &app.relay.metrics;
+    loop {
+        let stats = app.relay.spool.stats();
+        let spool = &metrics.spool;
+        spool.waiting.set((stats.messages - stats.held.min(stats.messages)) as i64);
+        spool.held.set(stats.held as i64);
+        spool.active.set(stats.claimed as i64);
+        spool.bytes.set(stats.log_bytes as i64);
+        spool.oldest_unix.set(stats.oldest.map_or(0, |at| crate::message::since_epoch(at).as_secs() as i64));
+        spool.syncs.inc_by(stats.commits - commits);
+        commits = stats.commits;
+        for plugin in app.relay.policies.current().plugins() {
+            metrics.plugin_instances(&plugin.name).set(plugin.instances().1 as i64);
+        }
+        sleep(GAUGES_EVERY).await;
+    }
+}
+
+impl Probes for App {
+    fn healthy(&self) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        if self.relay.is_draining() {
+            return Err("draining".into());
+        }
+        self.relay.spool.check_room(0).map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,174 @@
+//! Putting a new bundle in force. Everything is checked first; an error means that nothing has changed.
+//!
+//! The one exception is a plugin's file that is no good: its old version stays, and the rest of the bundle is taken over, so that a
+//! bad upload does not hold up a renewed certificate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::files;
+use super::{App, users, warn_of_certificates};
+use crate::config::Config;
+use crate::delivery::DeliveryConfig;
+use crate::listener::{self, Listener};
+use crate::maillog::LogGuard;
+use crate::policy::services::authentication::Authenticator;
+use crate::policy::{Files, LoadError, Policy, Services};
+use crate::relay::{Relay, Settings};
+use crate::tls::TlsStore;
+use crate::worker_link::{BoundListener, Bundle};
+
+/// The listeners that accept now, by the number of their socket.
+#[derive(Default)]
+pub struct Listeners {
+    open: HashMap<u64, watch::Sender<Arc<Listener>>>,
+    tasks: JoinSet<()>,
+    pub bound: Vec<(String, std::net::SocketAddr)>,
+}
+
+impl Listeners {
+    /// Goes on with the sockets that are there, begins with new ones, and stops accepting on those that are not there any more.
+    pub fn update(&mut self, relay: &Arc<Relay>, config: &Config, bound: Vec<BoundListener>) -> anyhow::Result<()> {
+        let mut open = HashMap::new();
+        self.bound.clear();
+        for bound in bound {
+            let settings = config.listeners.iter().find(|listener| listener.name == bound.name);
+            let settings = settings.with_context(|| format!("the listener {} is not configured", bound.name))?;
+            let metrics = relay.metrics.listener(&bound.name);
+            let listener = Arc::new(Listener::new(settings.clone(), config, metrics));
+            self.bound.push((bound.name, bound.address));
+            match self.open.remove(&bound.socket) {
+                Some(current) => {
+                    current.send_replace(listener);
+                    open.insert(bound.socket, current);
+                }
+                None => {
+                    let socket = TcpListener::from_std(bound.listener)?;
+                    let (sender, receiver) = watch::channel(listener);
+                    self.tasks.spawn(listener::run(relay.clone(), receiver, socket));
+                    open.insert(bound.socket, sender);
+                }
+            }
+        }
+        // The senders of the others end with this, and their listeners with them.
+        self.open = open;
+        Ok(())
+    }
+
+    /// The tasks of all listeners, to wait for.
+    pub fn take(&mut self) -> JoinSet<()> {
+        self.open.clear();
+        std::mem::take(&mut self.tasks)
+    }
+}
+
+impl App {
+    /// Puts a bundle in force; a sentence says what changed.
+    pub(super) async fn reload(&self, bundle: Bundle, log: &LogGuard) -> Result<String, String> {
+        self.take_over(bundle, log).await.map_err(|error| format!("{error:#}"))
+    }
+
+    async fn take_over(&self, bundle: Bundle, log: &LogGuard) -> anyhow::Result<String> {
+        let config = bundle.config;
+        let users = Arc::new(users(bundle.secrets.users.as_ref())?);
+        let passwords = bundle.secrets.passwords;
+        let delivery = DeliveryConfig::new(&config, &self.relay.metrics, |path| {
+            passwords.get(path).cloned().with_context(|| format!("{} was not passed", path.display()))
+        })?;
+        let certificates = bundle.secrets.certificates;
+        let minimum = config.tls.as_ref().map(|tls| tls.minimum_version);
+        // Checked before anything changes; the store in use keeps its tickets.
+        let trial = match minimum {
+            Some(minimum) => Some(TlsStore::new(&certificates, minimum)?),
+            None => None,
+        };
+        let services = Arc::new(Services {
+            relay_domains: Arc::new(config.relay_domains.clone()),
+            users: users.clone(),
+            state: self.state.clone(),
+            dns: self.dns.clone(),
+            authenticator: Authenticator::new(&self.dns, &config.hostname),
+            counters: self.counters.clone(),
+            journal: self.journal.clone(),
+        });
+        let wanted: Files = bundle.plugins.iter().map(|file| (file.name.clone(), files::bytes(file))).collect();
+        let (policy, refused) = self.replace_policy(&config, wanted, services).await?;
+
+        let in_force = self.relay.tls.read().clone();
+        match (trial, in_force) {
+            (Some((_, loaded)), Some(store)) => {
+                store.replace(&certificates, minimum.unwrap_or(crate::config::TlsVersion::V1_2))?;
+                warn_of_certificates(&loaded);
+                self.relay.metrics.certificates(&loaded);
+            }
+            (Some((store, loaded)), None) => {
+                warn_of_certificates(&loaded);
+                self.relay.metrics.certificates(&loaded);
+                *self.relay.tls.write() = Some(store);
+            }
+            (None, _) => *self.relay.tls.write() = None,
+        }
+        self.relay.connections.set_limits(&config.limits);
+        self.relay.replace_settings(Settings::new(&config, users));
+        self.delivery.reload(Arc::new(delivery));
+        self.listeners.lock().update(&self.relay, &config, bundle.listeners)?;
+        log.set_level(config.log.level);
+        *self.config.lock() = config;
+        Ok(match refused.is_empty() {
+            true => format!("policy {} in force, {} plugins", policy.number, policy.plugins().len()),
+            false => format!("policy {} in force; kept the old version of: {}", policy.number, refused.join("; ")),
+        })
+    }
+
+    /// Replaces the policy by one with these files; a plugin whose new file is no good keeps its old one, if it has one.
+    pub(super) async fn replace_policy(
+        &self,
+        config: &Config,
+        wanted: Files,
+        services: Arc<Services>,
+    ) -> anyhow::Result<(Arc<Policy>, Vec<String>)> {
+        let good = self.plugin_files.lock().good().clone();
+        let errors = match self.relay.policies.replace(&config.plugins, &wanted, services.clone()).await {
+            Ok(policy) => {
+                self.plugin_files.lock().accept(wanted, HashMap::new());
+                return Ok((policy, Vec::new()));
+            }
+            Err(errors) => errors,
+        };
+        let mut files = wanted.clone();
+        let mut refused = HashMap::new();
+        for error in &errors {
+            match good.get(&error.plugin) {
+                Some(old) if wanted.get(&error.plugin) != Some(old) => {
+                    files.insert(error.plugin.clone(), old.clone());
+                    refused.insert(error.plugin.clone(), error.to_string());
+                }
+                // The old file is no good under the new configuration either.
+                _ => anyhow::bail!("{}", join(&errors)),
+            }
+        }
+        let policy = self
+            .relay
+            .policies
+            .replace(&config.plugins, &files, services)
+            .await
+            .map_err(|errors| anyhow::anyhow!("{}", join(&errors)))?;
+        for error in &errors {
+            tracing::error!(plugin = error.plugin, "{error}; the old version stays");
+        }
+        let told = refused.values().cloned().collect();
+        self.plugin_files.lock().accept(files, refused);
+        Ok((policy, told))
+    }
+}
+
+pub fn join(errors: &[LoadError]) -> String {
+    let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    texts.join("\n")
+}
+

@@ -1,0 +1,386 @@
+//! `gatepost check`: whether a relay could start with this configuration, without starting one.
+//!
+//! Reads the configuration and every file that it names, as the supervisor would. It binds nothing, compiles nothing
+//! and changes nothing.
+
+use std::fmt::Write;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::text::{Paint, printable};
+use crate::auth::Users;
+use crate::config::{CertificateFiles, Config, DEFAULT_STATE_DIR, Route, embedded_toml};
+use crate::tls::{CertificatePem, PemFile, TlsStore};
+
+/// Check the configuration and the files that it names
+///
+/// Prints what the relay would do, and all that is wrong with file, line, key and remedy. Exit status 1 if it could
+/// not start.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Print the configuration that `run` has without --config, to start your own from
+    #[arg(long)]
+    print_default: bool,
+    /// One object with errors and warnings, for programs
+    #[arg(long, conflicts_with = "print_default")]
+    json: bool,
+}
+
+/// What was found.
+#[derive(Debug, Default, Serialize)]
+struct Findings {
+    /// A relay could not start.
+    errors: Vec<String>,
+    /// It could, and somebody should know.
+    warnings: Vec<String>,
+}
+
+pub fn check(args: &Args, path: Option<&Path>) -> anyhow::Result<()> {
+    if args.print_default {
+        return super::print(&embedded_toml(Path::new(DEFAULT_STATE_DIR)));
+    }
+    let mut findings = Findings::default();
+    let config = match Config::open(path) {
+        Ok(config) => {
+            findings.look_at(&config);
+            Some(config)
+        }
+        Err(errors) => {
+            findings.errors = errors.0.iter().map(ToString::to_string).collect();
+            None
+        }
+    };
+    if args.json {
+        super::print_json(&findings)?;
+    } else {
+        let paint = Paint::stdout();
+        let warnings = findings
+            .warnings
+            .iter()
+            .map(|warning| format!("{} {warning}\n", paint.yellow("warning:")));
+        let summary = config.iter().map(|config| summary(config, paint));
+        super::print(&summary.chain(warnings).collect::<String>())?;
+    }
+    match findings.errors.is_empty() {
+        true => Ok(()),
+        false => Err(anyhow::anyhow!(findings.errors.join("\n"))),
+    }
+}
+
+impl Findings {
+    fn look_at(&mut self, config: &Config) {
+        self.certificates(config);
+        if let Some(users) = config
+            .auth
+            .users
+            .as_deref()
+            .filter(|users| !made_at_start(config, users))
+        {
+            if users.exists() {
+                self.secret(users, |bytes| match Users::parse(bytes, users) {
+                    Ok(_) => Vec::new(),
+                    Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
+                });
+            } else {
+                self.errors
+                    .push(in_file(users, "is not there: `gatepost user add NAME` makes it"));
+            }
+        }
+        for route in routes(config) {
+            if let Some(credentials) = &route.credentials {
+                let path = &credentials.password_file;
+                self.secret(path, |bytes| one_line(bytes, path));
+            }
+        }
+        if let Some(token) = &config.admin.token_file {
+            self.secret(token, |bytes| one_line(bytes, token));
+        }
+        for plugin in &config.plugins {
+            match fs::read(&plugin.file) {
+                Ok(bytes) => self
+                    .errors
+                    .extend(not_a_component(&bytes).map(|problem| in_file(&plugin.file, problem))),
+                Err(error) => {
+                    // Nobody chose the embedded default's places: a build or an installation fills them.
+                    let remedy = if config.file.is_none() {
+                        "; `make build` makes it"
+                    } else {
+                        ""
+                    };
+                    let error = in_file(&plugin.file, error);
+                    self.errors
+                        .push(format!("{error} (plugin \"{}\"{remedy})", plugin.name));
+                }
+            }
+        }
+        if config.relay_domains.is_empty() {
+            self.warnings
+                .push("relay_domains is empty: no mail from strangers is taken at all".to_owned());
+        }
+        if config.plugins.is_empty() {
+            self.warnings
+                .push("there is no [[plugin]]: nobody may relay, and nothing is filtered".to_owned());
+        }
+    }
+
+    fn certificates(&mut self, config: &Config) {
+        let Some(tls) = &config.tls else {
+            return;
+        };
+        let mut pairs = Vec::new();
+        for pair in tls.certificates() {
+            if made_at_start(config, &pair.certificate) && made_at_start(config, &pair.key) {
+                return;
+            }
+            match read_pair(pair) {
+                Ok(pair) => pairs.push(pair),
+                Err(error) => self.errors.push(error),
+            }
+            self.warn_if_open(&pair.key);
+        }
+        if pairs.len() < tls.certificates().count() {
+            return;
+        }
+        match TlsStore::new(&pairs, tls.minimum_version) {
+            Ok((_, loaded)) => {
+                for certificate in loaded {
+                    let warnings = certificate.warnings.iter();
+                    self.warnings
+                        .extend(warnings.map(|warning| in_file(&certificate.file, warning)));
+                }
+            }
+            Err(error) => self.errors.push(error.to_string()),
+        }
+    }
+
+    /// A file that holds a secret: it must be readable here, good, and should not be readable by everybody.
+    fn secret(&mut self, path: &Path, problems: impl FnOnce(&[u8]) -> Vec<String>) {
+        match fs::read(path).map(Zeroizing::new) {
+            Ok(bytes) => self.errors.extend(problems(&bytes)),
+            Err(error) => self.errors.push(in_file(path, error)),
+        }
+        self.warn_if_open(path);
+    }
+
+    fn warn_if_open(&mut self, path: &Path) {
+        if let Ok(metadata) = fs::metadata(path)
+            && metadata.permissions().mode() & 0o007 != 0
+        {
+            self.warnings
+                .push(in_file(path, "everybody on this machine can read it: chmod 600"));
+        }
+    }
+}
+
+/// What the embedded default makes on its first start need not be there before it.
+fn made_at_start(config: &Config, path: &Path) -> bool {
+    config.file.is_none() && path.starts_with(&config.state_dir) && !path.exists()
+}
+
+fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
+    format!("{}: {problem}", path.display())
+}
+
+fn read_pair(pair: &CertificateFiles) -> Result<CertificatePem, String> {
+    let read = |path: &PathBuf| {
+        let bytes = Zeroizing::new(fs::read(path).map_err(|error| in_file(path, error))?);
+        Ok::<_, String>(PemFile {
+            path: path.clone(),
+            bytes,
+        })
+    };
+    Ok(CertificatePem {
+        certificate: read(&pair.certificate)?,
+        key: read(&pair.key)?,
+    })
+}
+
+fn one_line(bytes: &[u8], path: &Path) -> Vec<String> {
+    let line = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let fine =
+        !line.is_empty() && std::str::from_utf8(line).is_ok() && !line.iter().any(|byte| b"\r\n\0".contains(byte));
+    if fine {
+        Vec::new()
+    } else {
+        vec![in_file(path, "must be one line, the secret, and nothing else")]
+    }
+}
+
+/// Why bytes cannot be a plugin, as far as their first eight say: a binary's magic, version and layer.
+fn not_a_component(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0, b'a', b's', b'm', _, 0, 1, 0, ..] => None,
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Some(
+            "is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
+        ),
+        [0x7f, b'E', b'L', b'F', ..] => Some("is precompiled native code, which is refused: give the component itself"),
+        _ => Some("is not a WebAssembly component"),
+    }
+}
+
+fn routes(config: &Config) -> impl Iterator<Item = &Route> {
+    std::iter::once(&config.delivery.default).chain(&config.routes)
+}
+
+/// What a relay with this configuration does, in a few lines.
+fn summary(config: &Config, paint: Paint) -> String {
+    let mut text = String::new();
+    let mut line = |name: &str, value: String| {
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{} {}", paint.dim(&format!("{name:8}")), printable(&value));
+    };
+    line(
+        "config",
+        config
+            .file
+            .as_ref()
+            .map_or("the embedded default".to_owned(), |file| file.display().to_string()),
+    );
+    line("hostname", config.hostname.clone());
+    line("state", config.state_dir.display().to_string());
+    let domains = config.relay_domains.iter().cloned().collect::<Vec<_>>().join(", ");
+    line(
+        "ours",
+        if domains.is_empty() {
+            "no domain".to_owned()
+        } else {
+            domains
+        },
+    );
+    for listener in &config.listeners {
+        let auth = format!("{:?}", listener.auth).to_lowercase();
+        line(
+            "listen",
+            format!(
+                "{} {} tls={} auth={auth}",
+                listener.address, listener.name, listener.tls
+            ),
+        );
+    }
+    for route in &config.routes {
+        let domains = route.domains.iter().cloned().collect::<Vec<_>>().join(", ");
+        line("route", format!("{} {} -> {}", route.name, domains, hop(route)));
+    }
+    line("route", format!("everything else -> {}", hop(&config.delivery.default)));
+    for plugin in &config.plugins {
+        let grants = plugin
+            .grants
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(", ");
+        line(
+            "plugin",
+            format!("{} [{grants}] on_failure={}", plugin.name, plugin.on_failure),
+        );
+    }
+    if let Some(address) = config.admin.address {
+        line("admin", format!("http://{address}/metrics"));
+    }
+    text
+}
+
+fn hop(route: &Route) -> String {
+    match &route.next_hop {
+        Some(next_hop) => format!("{next_hop} tls={}", route.tls),
+        None => format!("MX tls={}", route.tls),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_that_is_named_is_looked_at() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, bytes: &[u8], mode| {
+            fs::write(folder.path().join(name), bytes).unwrap();
+            fs::set_permissions(folder.path().join(name), fs::Permissions::from_mode(mode)).unwrap();
+        };
+        write("users", b"# nobody yet\n\nnonsense\n", 0o644);
+        write("password", b"a\nb\n", 0o600);
+        write("core.wasm", b"\0asm\x01\0\0\0", 0o644);
+        write("good.wasm", b"\0asm\x0d\0\x01\0", 0o644);
+        write("native.wasm", b"\x7fELF", 0o644);
+        let text = r#"
+            [[listener]]
+            name = "mx"
+            address = "127.0.0.1:0"
+            [tls]
+            certificate = "cert.pem"
+            key = "key.pem"
+            [auth]
+            users = "users"
+            [delivery]
+            next_hop = "smtps://mail.test"
+            username = "relay"
+            password_file = "password"
+            [[plugin]]
+            name = "core"
+            file = "core.wasm"
+            [[plugin]]
+            name = "native"
+            file = "native.wasm"
+            [[plugin]]
+            name = "good"
+            file = "good.wasm"
+            [[plugin]]
+            name = "missing"
+            file = "missing.wasm"
+        "#;
+        let config = Config::parse(text, &folder.path().join("gatepost.toml")).unwrap();
+        let mut findings = Findings::default();
+        findings.look_at(&config);
+        let place = format!("{}/", folder.path().display());
+        let bare = |lines: &[String]| lines.iter().map(|line| line.replace(&place, "")).collect::<Vec<_>>();
+        assert_eq!(
+            bare(&findings.errors),
+            [
+                "cert.pem: No such file or directory (os error 2)",
+                "users:3: a line reads NAME:ARGON2ID HASH:SCRAM KEYS; write it with `gatepost user add NAME`",
+                "password: must be one line, the secret, and nothing else",
+                "core.wasm: is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
+                "native.wasm: is precompiled native code, which is refused: give the component itself",
+                "missing.wasm: No such file or directory (os error 2) (plugin \"missing\")",
+            ]
+        );
+        assert_eq!(
+            bare(&findings.warnings),
+            [
+                "users: everybody on this machine can read it: chmod 600",
+                "relay_domains is empty: no mail from strangers is taken at all",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_summary_of_the_embedded_default() {
+        let config = Config::embedded(Path::new("/tmp/x")).unwrap();
+        let text = summary(&config, Paint::stdout());
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "config   the embedded default",
+                "hostname localhost",
+                "state    /tmp/x",
+                "ours     example.test",
+                "listen   127.0.0.1:2525 smtp tls=starttls auth=off",
+                "listen   127.0.0.1:2587 submission tls=starttls auth=required",
+                "listen   127.0.0.1:2465 submissions tls=implicit auth=required",
+                "route    everything else -> maildir:/tmp/x/maildir tls=opportunistic",
+                "plugin   auth-relay [credentials, relay] on_failure=defer",
+                "plugin   rate-limit [state] on_failure=defer",
+                "plugin   rbl [dns] on_failure=defer",
+                "plugin   spam-scan [read-message, edit-message] on_failure=defer",
+                "admin    http://127.0.0.1:8025/metrics",
+            ]
+        );
+    }
+}

@@ -1,0 +1,122 @@
+//! `gatepost plugin`: the policies of the running relay, through its admin socket.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+
+use super::client;
+use super::text::{Paint, printable};
+use crate::admin::protocol::{COMPONENT_LIMIT, PluginStatus, Request, Response};
+
+/// See and replace the plugins of the running relay
+#[derive(Debug, Subcommand)]
+#[command(after_help = EXAMPLES)]
+pub enum Command {
+    /// List the plugins in the order in which they are asked
+    List {
+        /// For programs
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put another version of a plugin in force, and into the configured file
+    ///
+    /// It is checked and tried first; a bad one is refused and the old one stays. Sessions go on with the version
+    /// that they began with.
+    Load {
+        /// The plugin's name in the configuration
+        name: String,
+        /// The component
+        file: PathBuf,
+    },
+    /// Bring the version before back
+    Rollback {
+        /// The plugin's name in the configuration
+        name: String,
+    },
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  gatepost plugin list
+  gatepost plugin load spam-scan target/plugins/spam-scan.wasm
+  gatepost plugin rollback spam-scan";
+
+pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
+    let config = super::open_config(config)?;
+    let response = match command {
+        Command::List { .. } => client::ask(&config, &Request::PluginList)?,
+        Command::Load { name, file } => {
+            let component = read_component(file)?;
+            let request = Request::PluginLoad {
+                name: name.clone(),
+                length: component.len() as u64,
+            };
+            client::ask_with(&config, &request, &component)?
+        }
+        Command::Rollback { name } => client::ask(&config, &Request::PluginRollback { name: name.clone() })?,
+    };
+    match (command, response) {
+        (Command::List { json: true }, Response::Plugins { plugins }) => super::print_json(&plugins),
+        (Command::List { json: false }, Response::Plugins { plugins }) => {
+            super::print(&table(&plugins, Paint::stdout()))
+        }
+        (Command::Load { .. } | Command::Rollback { .. }, Response::Done { message }) => {
+            super::print(&format!("{}\n", printable(&message)))
+        }
+        (_, response) => Err(client::unexpected(&response)),
+    }
+}
+
+fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
+    let length = std::fs::metadata(file)
+        .with_context(|| file.display().to_string())?
+        .len();
+    if length > COMPONENT_LIMIT {
+        bail!(
+            "{}: {length} bytes, and a component has {COMPONENT_LIMIT} at most",
+            file.display()
+        );
+    }
+    std::fs::read(file).with_context(|| file.display().to_string())
+}
+
+/// How much of a digest tells versions apart by eye.
+const DIGEST_SHOWN: usize = 12;
+
+fn table(plugins: &[PluginStatus], paint: Paint) -> String {
+    if plugins.is_empty() {
+        return "no plugins: everything that needs a grant is refused\n".to_owned();
+    }
+    let width = plugins.iter().map(|plugin| plugin.name.len()).max().unwrap_or_default();
+    let mut text = String::new();
+    for plugin in plugins {
+        let digest: String = plugin.digest.chars().take(DIGEST_SHOWN).collect();
+        let name = paint.bold(&format!("{:width$}", printable(&plugin.name)));
+        let failures = format!("{} failed", plugin.failures);
+        let failures = if plugin.failures > 0 {
+            paint.red(&failures)
+        } else {
+            failures
+        };
+        // Writing into a String cannot fail.
+        let _ = writeln!(text, "{name}  {digest}  {} calls, {failures}", plugin.calls);
+        let _ = writeln!(text, "{:width$}  hooks {}", "", plugin.hooks.join(", "));
+        let grants = if plugin.grants.is_empty() {
+            "none".to_owned()
+        } else {
+            plugin.grants.join(", ")
+        };
+        let _ = writeln!(text, "{:width$}  grants {grants}", "");
+        if let Some(previous) = &plugin.previous {
+            let previous: String = previous.chars().take(DIGEST_SHOWN).collect();
+            let _ = writeln!(text, "{:width$}  {}", "", paint.dim(&format!("before that {previous}")));
+        }
+        if let Some(refused) = &plugin.refused {
+            let refused = format!("the file that is there now was refused: {}", printable(refused));
+            let _ = writeln!(text, "{:width$}  {}", "", paint.red(&refused));
+        }
+    }
+    text
+}

@@ -1,0 +1,25 @@
+//! Gatepost: an SMTP relay whose policy is written as WebAssembly components.
+//!
+//! The map of the modules, and which may know which, is in `host/ARCHITECTURE.md`.
+
+pub mod admin;
+pub mod app;
+pub mod auth;
+pub mod cli;
+pub mod config;
+pub mod connection;
+pub mod delivery;
+pub mod dns;
+pub mod journal;
+pub mod limits;
+pub mod listener;
+pub mod maillog;
+pub mod message;
+pub mod metrics;
+pub mod policy;
+pub mod proxy;
+pub mod relay;
+pub mod spool;
+pub mod supervisor;
+pub mod tls;
+pub mod worker_link;

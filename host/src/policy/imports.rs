@@ -1,0 +1,841 @@
+//! What a guest can ask the host for: the other side of `wit/imports.wit`, `types.wit` and `messages`.
+//!
+//! Every function here reads from the [`Call`] in progress, and says in it what was read. Nothing is decided here, and nothing waits but
+//! the functions that the bindings call `async`. A guest that breaks a bound gets an error value where the interface has one, else it
+//! traps; it can never make the host panic.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use wasmtime::component::{Resource, ResourceTable};
+
+use super::bindings::gatepost::policy as wit;
+use super::decision::{Journal, READS_MAX, Read, Stage, Told};
+use super::instance::Limiter;
+use super::services::authentication::{Authenticator, Check, EnvelopeChecks, Sender, Status};
+use super::services::content::Content;
+use super::services::counters::Counters;
+use super::services::endpoint::{self, Endpoints};
+use super::services::lists;
+use super::services::state::{Bucket, Namespace, State, StateError, Taken};
+use crate::auth::{Login, Users};
+use crate::config::{self, Grant};
+use crate::dns::Dns;
+use crate::message::{AuthOffer, Envelope, Notes, SessionFacts, since_epoch};
+
+/// Bytes of one log line of a guest.
+const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+/// Queries in one `dns` call, buckets in one `take-all`.
+const BATCH_MAX: usize = 32;
+/// Connections to endpoints that an instance holds at a time.
+const CONNECTIONS_MAX: usize = 16;
+/// The handle of the message as the client sent it; every other is the message as edited.
+const ORIGINAL: u32 = 1;
+
+/// The session of the call; the host knows which.
+pub struct Session;
+/// The message of the call; the handle says whether the edited or the original one.
+pub struct Message;
+/// The login attempt of the call.
+pub struct Attempt;
+/// A connection to an endpoint.
+pub struct Connection(endpoint::Connection);
+
+/// What stands behind the imports, the same for all plugins of a policy version.
+pub struct Services {
+    pub relay_domains: Arc<BTreeSet<String>>,
+    pub users: Arc<Users>,
+    pub state: State,
+    pub dns: Dns,
+    pub authenticator: Authenticator,
+    pub counters: Arc<Counters>,
+    pub journal: Arc<dyn Journal>,
+}
+
+/// A transaction as policies see it.
+#[derive(Clone, Debug, Default)]
+pub struct Transaction {
+    pub envelope: Envelope,
+    pub notes: Notes,
+    pub tags: Vec<(String, String)>,
+}
+
+/// An answer of an earlier hook.
+#[derive(Clone, Debug)]
+pub struct PastAnswer {
+    pub plugin: Arc<str>,
+    pub stage: Stage,
+    pub verdict: &'static str,
+    pub reason: Arc<str>,
+}
+
+/// One hook call: what the guest may see, and what it read and wrote. It lives in the instance's store while the guest runs.
+pub struct Call {
+    pub plugin: Arc<str>,
+    pub stage: Stage,
+    pub session: Arc<SessionFacts>,
+    pub transaction: Option<Arc<Transaction>>,
+    pub content: Option<Arc<Content>>,
+    pub login: Option<Arc<Login>>,
+    pub past: Arc<Vec<PastAnswer>>,
+    pub services: Arc<Services>,
+    pub endpoints: Arc<Endpoints>,
+    pub now: SystemTime,
+    /// What the guest asked and was told.
+    pub read: Vec<Read>,
+    /// Notes written in this call, in order; the chain applies them after it.
+    pub session_notes: Option<Notes>,
+    pub transaction_notes: Option<Notes>,
+    /// The reverse name, if this call looked it up.
+    pub reverse_name: Option<Option<Arc<str>>>,
+    pub log_lines: u32,
+    /// Checks of who sent the message, computed in this transaction.
+    pub checks: Checks,
+}
+
+/// Results of the host's own checks, kept for later policies of the transaction.
+#[derive(Clone, Default)]
+pub struct Checks {
+    pub envelope: Option<Arc<EnvelopeChecks>>,
+    pub message: Option<Arc<Vec<Check>>>,
+}
+
+/// The data of an instance's store.
+pub struct Guest {
+    pub limiter: Limiter,
+    pub cpu: Duration,
+    pub ticks_left: u64,
+    pub cpu_used_up: bool,
+    pub host_calls_used_up: bool,
+    pub call: Option<Call>,
+    host_call_bytes_max: u64,
+    host_call_bytes: u64,
+    log_lines_max: u32,
+    grants: BTreeSet<Grant>,
+    connections: ResourceTable,
+    namespace: Option<Namespace>,
+}
+
+impl Guest {
+    pub fn new(settings: &config::Plugin) -> Guest {
+        let mut connections = ResourceTable::new();
+        connections.set_max_capacity(CONNECTIONS_MAX);
+        Guest {
+            limiter: Limiter::new(settings.budget.memory_bytes as usize),
+            cpu: settings.budget.cpu,
+            ticks_left: 0,
+            cpu_used_up: false,
+            host_calls_used_up: false,
+            call: None,
+            host_call_bytes_max: settings.budget.host_call_bytes,
+            host_call_bytes: 0,
+            log_lines_max: settings.budget.log_lines,
+            grants: settings.grants.clone(),
+            connections,
+            namespace: None,
+        }
+    }
+
+    /// Puts a call into the store.
+    pub fn begin(&mut self, call: Call) {
+        self.call = Some(call);
+        self.host_call_bytes = 0;
+        self.limiter.refused = false;
+    }
+
+    /// The call in progress; a guest that asks for something outside of a hook (in `configure`, in a start function) traps.
+    fn call(&mut self) -> wasmtime::Result<&mut Call> {
+        self.call.as_mut().ok_or_else(|| wasmtime::format_err!("there is no session outside of a hook"))
+    }
+
+    /// Counts bytes that cross; traps beyond `host_call_bytes`.
+    fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
+        self.host_call_bytes += bytes as u64;
+        if self.host_call_bytes > self.host_call_bytes_max {
+            self.host_calls_used_up = true;
+            return Err(wasmtime::format_err!("host_call_bytes is used up"));
+        }
+        Ok(())
+    }
+
+    /// The grants were checked when the plugin was loaded; this is the second lock on the same door.
+    fn need(&self, grant: Grant) -> wasmtime::Result<()> {
+        match self.grants.contains(&grant) {
+            true => Ok(()),
+            false => Err(wasmtime::format_err!("the grant {grant} is missing")),
+        }
+    }
+
+    fn content(&mut self, message: &Resource<Message>) -> wasmtime::Result<Arc<Content>> {
+        self.need(Grant::ReadMessage)?;
+        let call = self.call()?;
+        let content = call.content.as_ref().ok_or_else(|| wasmtime::format_err!("there is no message in {}", call.stage))?;
+        Ok(match message.rep() {
+            ORIGINAL => Arc::new(content.original()),
+            _ => content.clone(),
+        })
+    }
+
+    fn login(&mut self) -> wasmtime::Result<Arc<Login>> {
+        let call = self.call()?;
+        call.login.clone().ok_or_else(|| wasmtime::format_err!("there is no login in {}", call.stage))
+    }
+}
+
+impl Call {
+    fn saw(&mut self, what: &'static str, told: Told) {
+        self.saw_about(what, None, told);
+    }
+
+    fn saw_about(&mut self, what: &'static str, about: Option<&str>, told: Told) {
+        if self.read.len() < READS_MAX {
+            self.read.push(Read {
+                what,
+                about: about.map(Into::into),
+                told,
+            });
+        }
+    }
+}
+
+fn text(value: &Arc<str>) -> Told {
+    Told::Text(value.clone())
+}
+
+fn maybe(value: Option<&Arc<str>>) -> Told {
+    value.map_or(Told::Nothing, text)
+}
+
+impl wit::types::Host for Guest {}
+
+impl wit::types::HostSession for Guest {
+    fn id(&mut self, _: Resource<Session>) -> wasmtime::Result<String> {
+        Ok(self.call()?.session.id.to_string())
+    }
+
+    fn listener(&mut self, _: Resource<Session>) -> wasmtime::Result<wit::types::Listener> {
+        let call = self.call()?;
+        let session = call.session.clone();
+        call.saw("session.listener", text(&session.listener));
+        Ok(wit::types::Listener {
+            name: session.listener.to_string(),
+            auth: match session.auth_offered {
+                AuthOffer::Off => wit::types::AuthOffer::Off,
+                AuthOffer::Optional => wit::types::AuthOffer::Optional,
+                AuthOffer::Required => wit::types::AuthOffer::Required,
+            },
+        })
+    }
+
+    fn peer(&mut self, _: Resource<Session>) -> wasmtime::Result<wit::types::Peer> {
+        let call = self.call()?;
+        let session = call.session.clone();
+        let address = session.peer.ip().to_canonical().to_string();
+        call.saw("session.peer", Told::Text(address.as_str().into()));
+        Ok(wit::types::Peer {
+            address,
+            port: session.peer.port(),
+            trusted: session.trusted,
+            proxied: session.proxy.is_some(),
+        })
+    }
+
+    async fn reverse_name(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<String>> {
+        let call = self.call()?;
+        let known = call.reverse_name.clone().or_else(|| call.session.reverse_name.clone());
+        let name = match known {
+            Some(name) => name,
+            None => {
+                let (dns, peer) = (call.services.dns.clone(), call.session.peer.ip());
+                let found = dns.confirmed_name(peer).await.ok().flatten().map(Arc::from);
+                self.call()?.reverse_name = Some(found.clone());
+                found
+            }
+        };
+        self.call()?.saw("session.reverse-name", maybe(name.as_ref()));
+        Ok(name.map(|name| name.to_string()))
+    }
+
+    fn tls(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<wit::types::Tls>> {
+        let call = self.call()?;
+        let tls = call.session.tls.clone();
+        call.saw("session.tls", maybe(tls.as_ref().map(|tls| &tls.version)));
+        Ok(tls.map(|tls| wit::types::Tls {
+            version: tls.version.to_string(),
+            cipher: tls.cipher.to_string(),
+            server_name: tls.server_name.map(|name| name.to_string()),
+        }))
+    }
+
+    fn ehlo_name(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<String>> {
+        let call = self.call()?;
+        let name = call.session.ehlo.clone();
+        call.saw("session.ehlo-name", maybe(name.as_ref()));
+        Ok(name.map(|name| name.to_string()))
+    }
+
+    fn identity(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<wit::types::Identity>> {
+        let call = self.call()?;
+        let identity = call.session.identity.clone();
+        call.saw("session.identity", maybe(identity.as_ref().map(|identity| &identity.name)));
+        Ok(identity.map(|identity| wit::types::Identity {
+            name: identity.name.to_string(),
+            method: identity.method.to_string(),
+        }))
+    }
+
+    fn envelope(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<wit::types::Envelope>> {
+        let call = self.call()?;
+        let Some(transaction) = call.transaction.clone() else {
+            call.saw("session.envelope", Told::Nothing);
+            return Ok(None);
+        };
+        let envelope = &transaction.envelope;
+        call.saw("session.envelope", Told::Text(envelope.sender.as_str().into()));
+        let recipients: Vec<String> = envelope.recipients.iter().map(|rcpt| rcpt.address.clone()).collect();
+        self.charge(recipients.iter().map(String::len).sum())?;
+        Ok(Some(wit::types::Envelope {
+            sender: envelope.sender.clone(),
+            recipients,
+        }))
+    }
+
+    fn sender(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<String>> {
+        let call = self.call()?;
+        let sender = call.transaction.as_ref().map(|transaction| transaction.envelope.sender.clone());
+        call.saw("session.sender", sender.as_deref().map_or(Told::Nothing, |sender| Told::Text(sender.into())));
+        Ok(sender)
+    }
+
+    fn is_our_domain(&mut self, _: Resource<Session>, domain: String) -> wasmtime::Result<bool> {
+        let call = self.call()?;
+        let ours = gatepost_smtp::address::canonical_domain(&domain)
+            .is_ok_and(|domain| call.services.relay_domains.contains(domain.as_ref()));
+        call.saw_about("session.is-our-domain", Some(&domain), Told::Flag(ours));
+        Ok(ours)
+    }
+
+    fn earlier_answers(&mut self, _: Resource<Session>) -> wasmtime::Result<Vec<wit::types::PastAnswer>> {
+        let call = self.call()?;
+        let past = call.past.clone();
+        call.saw("session.earlier-answers", Told::Amount(past.len()));
+        Ok(past
+            .iter()
+            .map(|past| wit::types::PastAnswer {
+                plugin: past.plugin.to_string(),
+                stage: past.stage.name().to_owned(),
+                verdict: past.verdict.to_owned(),
+                reason: past.reason.to_string(),
+            })
+            .collect())
+    }
+
+    fn drop(&mut self, _: Resource<Session>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl wit::messages::Host for Guest {}
+
+impl wit::messages::HostMessage for Guest {
+    fn size(&mut self, message: Resource<Message>) -> wasmtime::Result<u64> {
+        let size = self.content(&message)?.size();
+        self.call()?.saw("message.size", Told::Number(size));
+        Ok(size)
+    }
+
+    fn body_offset(&mut self, message: Resource<Message>) -> wasmtime::Result<u64> {
+        let offset = self.content(&message)?.body_offset().map_err(wasmtime::Error::new)?;
+        self.call()?.saw("message.body-offset", Told::Number(offset));
+        Ok(offset)
+    }
+
+    fn header(&mut self, message: Resource<Message>, name: String) -> wasmtime::Result<Vec<Vec<u8>>> {
+        let values = self.content(&message)?.header(&name).map_err(wasmtime::Error::new)?;
+        self.charge(values.iter().map(|value| value.len()).sum())?;
+        self.call()?.saw_about("message.header", Some(&name), Told::Amount(values.len()));
+        Ok(values.iter().map(|value| value.to_vec()).collect())
+    }
+
+    fn read(&mut self, message: Resource<Message>, offset: u64, length: u32) -> wasmtime::Result<Vec<u8>> {
+        let bytes = self.content(&message)?.read(offset, length).map_err(wasmtime::Error::new)?;
+        self.charge(bytes.len())?;
+        self.call()?.saw("message.read", Told::Amount(bytes.len()));
+        Ok(bytes.into())
+    }
+
+    fn original(&mut self, _: Resource<Message>) -> wasmtime::Result<Resource<Message>> {
+        Ok(Resource::new_own(ORIGINAL))
+    }
+
+    fn drop(&mut self, _: Resource<Message>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl wit::login::Host for Guest {}
+
+impl wit::login::HostAttempt for Guest {
+    fn mechanism(&mut self, _: Resource<Attempt>) -> wasmtime::Result<String> {
+        Ok(self.login()?.mechanism.to_owned())
+    }
+
+    fn user(&mut self, _: Resource<Attempt>) -> wasmtime::Result<String> {
+        let login = self.login()?;
+        self.call()?.saw("attempt.user", Told::Text(login.name.as_str().into()));
+        Ok(login.name.clone())
+    }
+
+    fn password(&mut self, _: Resource<Attempt>) -> wasmtime::Result<String> {
+        self.need(Grant::ReadPassword)?;
+        let login = self.login()?;
+        // That it was read is worth knowing; what it was is not.
+        self.call()?.saw("attempt.password", Told::Amount(login.password.len()));
+        Ok(login.password.to_string())
+    }
+
+    async fn verify(&mut self, _: Resource<Attempt>) -> wasmtime::Result<bool> {
+        self.need(Grant::Credentials)?;
+        let login = self.login()?;
+        let users = self.call()?.services.users.clone();
+        let good = users.verify_plain(&login.name, &login.password).await.map_err(wasmtime::Error::new)?;
+        self.call()?.saw("attempt.verify", Told::Flag(good));
+        Ok(good)
+    }
+
+    fn drop(&mut self, _: Resource<Attempt>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl wit::queue::Host for Guest {}
+
+impl wit::log::Host for Guest {
+    fn log(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
+        let most = self.log_lines_max;
+        // What a guest says in `configure` belongs to no session; its error text is what the administrator sees.
+        let Some(call) = &mut self.call else { return Ok(()) };
+        call.log_lines += 1;
+        let level = match level {
+            wit::log::Level::Debug => tracing::Level::DEBUG,
+            wit::log::Level::Info => tracing::Level::INFO,
+            wit::log::Level::Warn => tracing::Level::WARN,
+            wit::log::Level::Error => tracing::Level::ERROR,
+        };
+        let journal = &call.services.journal;
+        match call.log_lines {
+            lines if lines <= most => {
+                let line = super::answer::cut(&message, LOG_LINE_BYTES_MAX);
+                journal.plugin_log(call.session.id, &call.plugin, call.stage, level, line);
+            }
+            lines if lines == most + 1 => {
+                let note = "further lines of this call are dropped (log_lines)";
+                journal.plugin_log(call.session.id, &call.plugin, call.stage, tracing::Level::WARN, note);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+impl wit::clock::Host for Guest {
+    fn now(&mut self) -> wasmtime::Result<u64> {
+        let call = self.call()?;
+        let now = since_epoch(call.now).as_millis() as u64;
+        call.saw("clock.now", Told::Number(now));
+        Ok(now)
+    }
+}
+
+impl wit::random::Host for Guest {
+    fn get_u64(&mut self) -> wasmtime::Result<u64> {
+        let number = getrandom::u64().map_err(|error| wasmtime::format_err!("no random numbers: {error}"))?;
+        self.call()?.saw("random.get-u64", Told::Number(number));
+        Ok(number)
+    }
+}
+
+impl wit::metrics::Host for Guest {
+    fn count(&mut self, name: String, by: u64) -> wasmtime::Result<()> {
+        let call = self.call()?;
+        call.services.counters.count(&call.plugin, &name, by);
+        Ok(())
+    }
+}
+
+impl wit::notes::Host for Guest {
+    fn get(&mut self, scope: wit::notes::Scope, plugin: String, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
+        let call = self.call()?;
+        let (what, notes) = match scope {
+            wit::notes::Scope::Session => ("notes.session", call.session_notes.as_ref().or(Some(&call.session.notes))),
+            wit::notes::Scope::Transaction => {
+                let before = call.transaction.as_ref().map(|transaction| &transaction.notes);
+                ("notes.transaction", call.transaction_notes.as_ref().or(before))
+            }
+        };
+        // A plugin does not know what the configuration calls it: an empty name is its own.
+        let owner = if plugin.is_empty() { &*call.plugin } else { plugin.as_str() };
+        let value = notes.and_then(|notes| notes.get(owner, &key)).map(<[u8]>::to_vec);
+        let told = value.as_ref().map_or(Told::Nothing, |value| Told::Amount(value.len()));
+        call.saw_about(what, Some(&key), told);
+        Ok(value)
+    }
+
+    fn set(&mut self, scope: wit::notes::Scope, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<bool> {
+        let call = self.call()?;
+        let notes = match scope {
+            wit::notes::Scope::Session => {
+                call.session_notes.get_or_insert_with(|| call.session.notes.clone())
+            }
+            wit::notes::Scope::Transaction => {
+                let Some(transaction) = &call.transaction else { return Ok(false) };
+                call.transaction_notes.get_or_insert_with(|| transaction.notes.clone())
+            }
+        };
+        Ok(notes.set(&call.plugin, &key, value))
+    }
+}
+
+impl Guest {
+    /// This plugin's own store.
+    fn namespace(&mut self) -> wasmtime::Result<&Namespace> {
+        self.need(Grant::State)?;
+        let Some(call) = &self.call else {
+            return Err(wasmtime::format_err!("there is no state outside of a hook"));
+        };
+        Ok(self.namespace.get_or_insert_with(|| call.services.state.namespace(&call.plugin)))
+    }
+
+    fn now_ms(&mut self) -> wasmtime::Result<u64> {
+        Ok(since_epoch(self.call()?.now).as_millis() as u64)
+    }
+}
+
+impl From<StateError> for wit::state::StateError {
+    fn from(error: StateError) -> Self {
+        match error {
+            StateError::TooLarge => wit::state::StateError::TooLarge,
+            StateError::Unavailable(why) => wit::state::StateError::Unavailable(why.to_string()),
+        }
+    }
+}
+
+fn buckets(given: &[wit::state::Bucket]) -> Vec<Bucket<'_>> {
+    given
+        .iter()
+        .map(|bucket| Bucket {
+            key: &bucket.key,
+            cost: bucket.cost,
+            rate: bucket.rate,
+            per_seconds: bucket.per_seconds,
+            burst: bucket.burst,
+        })
+        .collect()
+}
+
+impl wit::state::Host for Guest {
+    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, wit::state::StateError>> {
+        let now_ms = self.now_ms()?;
+        let value = self.namespace()?.get(&key, now_ms);
+        let told = match &value {
+            Ok(Some(value)) => Told::Amount(value.len()),
+            _ => Told::Nothing,
+        };
+        self.call()?.saw_about("state.get", Some(&key), told);
+        Ok(value.map_err(Into::into))
+    }
+
+    fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: Option<u32>) -> wasmtime::Result<Result<(), wit::state::StateError>> {
+        self.charge(value.len())?;
+        let now_ms = self.now_ms()?;
+        let done = self.namespace()?.set(&key, &value, ttl_seconds, now_ms);
+        self.call()?.saw_about("state.set", Some(&key), Told::Flag(done.is_ok()));
+        Ok(done.map_err(Into::into))
+    }
+
+    fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), wit::state::StateError>> {
+        let done = self.namespace()?.delete(&key);
+        self.call()?.saw_about("state.delete", Some(&key), Told::Flag(done.is_ok()));
+        Ok(done.map_err(Into::into))
+    }
+
+    fn increment(&mut self, key: String, by: i64, ttl_seconds: Option<u32>) -> wasmtime::Result<Result<i64, wit::state::StateError>> {
+        let now_ms = self.now_ms()?;
+        let now = self.namespace()?.increment(&key, by, ttl_seconds, now_ms);
+        let told = now.as_ref().map_or(Told::Nothing, |now| Told::Number(now.unsigned_abs()));
+        self.call()?.saw_about("state.increment", Some(&key), told);
+        Ok(now.map_err(Into::into))
+    }
+
+    fn take_all(&mut self, given: Vec<wit::state::Bucket>) -> wasmtime::Result<Result<wit::state::Taken, wit::state::StateError>> {
+        let now_ms = self.now_ms()?;
+        let taken = self.namespace()?.take_all(&buckets(&given), now_ms);
+        let about = match &taken {
+            Ok(Taken::Refused { index, .. }) => given.get(*index as usize),
+            _ => given.first(),
+        };
+        let told = Told::Flag(matches!(taken, Ok(Taken::Ok)));
+        self.call()?.saw_about("state.take-all", about.map(|bucket| bucket.key.as_str()), told);
+        Ok(match taken {
+            Ok(Taken::Ok) => Ok(wit::state::Taken::Ok),
+            Ok(Taken::Refused { index, wait_ms }) => Ok(wit::state::Taken::Refused((index, wait_ms))),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    fn refund(&mut self, given: Vec<wit::state::Bucket>) -> wasmtime::Result<Result<(), wit::state::StateError>> {
+        let now_ms = self.now_ms()?;
+        let done = self.namespace()?.refund(&buckets(&given), now_ms);
+        self.call()?.saw_about("state.refund", None, Told::Flag(done.is_ok()));
+        Ok(done.map_err(Into::into))
+    }
+}
+
+impl wit::credentials::Host for Guest {
+    fn senders(&mut self, identity: String) -> wasmtime::Result<Vec<String>> {
+        self.need(Grant::Credentials)?;
+        let call = self.call()?;
+        // A plugin may vouch for identities that the users file does not have; they own what their name says, too.
+        let senders = Users::senders(&identity, &call.services.relay_domains);
+        call.saw_about("credentials.senders", Some(&identity), Told::Amount(senders.len()));
+        Ok(senders)
+    }
+}
+
+impl From<lists::DnsError> for wit::dns::DnsError {
+    fn from(error: lists::DnsError) -> Self {
+        match error {
+            lists::DnsError::Temporary(why) => wit::dns::DnsError::Temporary(why),
+            lists::DnsError::Invalid => wit::dns::DnsError::Invalid,
+        }
+    }
+}
+
+type DnsAnswers = Vec<Result<Vec<String>, wit::dns::DnsError>>;
+
+impl Guest {
+    /// Writes a batch of look-ups into the call's record, and gives the answers in the guest's form.
+    fn looked_up<'a>(
+        &mut self,
+        what: &'static str,
+        names: impl Iterator<Item = &'a str>,
+        answers: Vec<Result<Vec<String>, lists::DnsError>>,
+    ) -> wasmtime::Result<DnsAnswers> {
+        self.charge(answers.iter().flatten().flatten().map(String::len).sum())?;
+        let call = self.call()?;
+        for (name, answer) in names.zip(&answers) {
+            let told = match answer {
+                Ok(records) if records.is_empty() => Told::Nothing,
+                Ok(records) => Told::Text(records.join(" ").into()),
+                Err(_) => Told::Text("failed".into()),
+            };
+            call.saw_about(what, Some(name), told);
+        }
+        Ok(answers.into_iter().map(|answer| answer.map_err(Into::into)).collect())
+    }
+}
+
+impl wit::dns::Host for Guest {
+    async fn lookup(&mut self, queries: Vec<wit::dns::Query>) -> wasmtime::Result<DnsAnswers> {
+        self.need(Grant::Dns)?;
+        at_most(queries.len())?;
+        let asked: Vec<lists::Query> = queries
+            .into_iter()
+            .map(|query| lists::Query {
+                name: query.name,
+                kind: match query.kind {
+                    wit::dns::RecordType::A => lists::RecordType::A,
+                    wit::dns::RecordType::Aaaa => lists::RecordType::Aaaa,
+                    wit::dns::RecordType::Mx => lists::RecordType::Mx,
+                    wit::dns::RecordType::Ptr => lists::RecordType::Ptr,
+                    wit::dns::RecordType::Txt => lists::RecordType::Txt,
+                },
+            })
+            .collect();
+        let dns = self.call()?.services.dns.clone();
+        let answers = lists::lookup(&dns, &asked).await;
+        self.looked_up("dns.lookup", asked.iter().map(|query| query.name.as_str()), answers)
+    }
+
+    async fn lists(&mut self, queries: Vec<wit::dns::ListQuery>) -> wasmtime::Result<DnsAnswers> {
+        self.need(Grant::Dns)?;
+        at_most(queries.len())?;
+        let asked: Vec<lists::ListQuery> = queries
+            .into_iter()
+            .map(|query| lists::ListQuery {
+                zone: query.zone,
+                subject: query.subject,
+            })
+            .collect();
+        let dns = self.call()?.services.dns.clone();
+        let answers = lists::lists(&dns, &asked).await;
+        self.looked_up("dns.lists", asked.iter().map(|query| query.zone.as_str()), answers)
+    }
+}
+
+fn at_most(queries: usize) -> wasmtime::Result<()> {
+    match queries <= BATCH_MAX {
+        true => Ok(()),
+        false => Err(wasmtime::format_err!("{queries} queries in one call; at most {BATCH_MAX}")),
+    }
+}
+
+impl Guest {
+    /// SPF and iprev of this transaction, computed once.
+    async fn envelope_checks(&mut self) -> wasmtime::Result<Arc<EnvelopeChecks>> {
+        self.need(Grant::Authentication)?;
+        let call = self.call()?;
+        if let Some(known) = &call.checks.envelope {
+            return Ok(known.clone());
+        }
+        let (session, transaction) = (call.session.clone(), call.transaction.clone());
+        let authenticator = call.services.authenticator.clone();
+        let sender = Sender {
+            peer: session.peer.ip(),
+            ehlo: session.ehlo.as_deref().unwrap_or_default(),
+            reverse_path: transaction.as_ref().map_or("", |transaction| &transaction.envelope.sender),
+        };
+        let found = Arc::new(authenticator.check_envelope(&sender).await);
+        self.call()?.checks.envelope = Some(found.clone());
+        Ok(found)
+    }
+
+    fn checked(&mut self, what: &'static str, checks: &[Check]) -> wasmtime::Result<Vec<wit::authentication::Check>> {
+        let call = self.call()?;
+        for check in checks {
+            call.saw_about(what, Some(check.method.name()), Told::Text(check.subject.as_str().into()));
+        }
+        Ok(checks
+            .iter()
+            .map(|check| wit::authentication::Check {
+                method: check.method.name().to_owned(),
+                status: match check.status {
+                    Status::Pass => wit::authentication::Status::Pass,
+                    Status::Fail => wit::authentication::Status::Fail,
+                    Status::SoftFail => wit::authentication::Status::Softfail,
+                    Status::Neutral => wit::authentication::Status::Neutral,
+                    Status::None => wit::authentication::Status::None,
+                    Status::TempError => wit::authentication::Status::Temperror,
+                    Status::PermError => wit::authentication::Status::Permerror,
+                },
+                subject: check.subject.clone(),
+                detail: check.detail.clone(),
+            })
+            .collect())
+    }
+}
+
+impl wit::authentication::Host for Guest {
+    async fn check_envelope(&mut self, _: Resource<Session>) -> wasmtime::Result<Vec<wit::authentication::Check>> {
+        let found = self.envelope_checks().await?;
+        self.checked("authentication.check-envelope", found.checks())
+    }
+
+    async fn check_message(
+        &mut self,
+        _: Resource<Session>,
+        _: Resource<Message>,
+    ) -> wasmtime::Result<Vec<wit::authentication::Check>> {
+        let envelope = self.envelope_checks().await?;
+        let call = self.call()?;
+        let found = match call.checks.message.clone() {
+            Some(known) => known,
+            None => {
+                let Some(content) = &call.content else {
+                    return Err(wasmtime::format_err!("there is no message in {}", call.stage));
+                };
+                // As the client sent it: what policies changed would break its signatures.
+                let (content, authenticator) = (content.original(), call.services.authenticator.clone());
+                let found = Arc::new(authenticator.check_message(&envelope, &content).await);
+                self.call()?.checks.message = Some(found.clone());
+                found
+            }
+        };
+        self.checked("authentication.check-message", &found)
+    }
+}
+
+impl From<endpoint::EndpointError> for wit::endpoint::EndpointError {
+    fn from(error: endpoint::EndpointError) -> Self {
+        match error {
+            endpoint::EndpointError::Unknown => wit::endpoint::EndpointError::Unknown,
+            endpoint::EndpointError::Unreachable(why) => wit::endpoint::EndpointError::Unreachable(why),
+            endpoint::EndpointError::Timeout => wit::endpoint::EndpointError::Timeout,
+            endpoint::EndpointError::TooLarge => wit::endpoint::EndpointError::TooLarge,
+        }
+    }
+}
+
+impl wit::endpoint::Host for Guest {
+    async fn connect(&mut self, name: String) -> wasmtime::Result<Result<Resource<Connection>, wit::endpoint::EndpointError>> {
+        self.need(Grant::Endpoint)?;
+        let endpoints = self.call()?.endpoints.clone();
+        let connected = endpoints.connect(&name).await;
+        self.call()?.saw_about("endpoint.connect", Some(&name), Told::Flag(connected.is_ok()));
+        Ok(match connected {
+            Ok(connection) => Ok(self.connections.push(Connection(connection))?),
+            Err(error) => Err(error.into()),
+        })
+    }
+
+    async fn http(
+        &mut self,
+        name: String,
+        request: wit::endpoint::Request,
+    ) -> wasmtime::Result<Result<wit::endpoint::Response, wit::endpoint::EndpointError>> {
+        self.need(Grant::Endpoint)?;
+        self.charge(request.body.len())?;
+        let endpoints = self.call()?.endpoints.clone();
+        let request = endpoint::Request {
+            method: request.method,
+            path: request.path,
+            headers: request.headers,
+            body: request.body,
+        };
+        let response = endpoints.http(&name, request).await;
+        let told = response.as_ref().map_or(Told::Nothing, |response| Told::Number(response.status.into()));
+        self.call()?.saw_about("endpoint.http", Some(&name), told);
+        Ok(match response {
+            Ok(response) => {
+                self.charge(response.body.len())?;
+                Ok(wit::endpoint::Response {
+                    status: response.status,
+                    headers: response.headers,
+                    body: response.body,
+                })
+            }
+            Err(error) => Err(error.into()),
+        })
+    }
+}
+
+impl wit::endpoint::HostConnection for Guest {
+    async fn write(
+        &mut self,
+        connection: Resource<Connection>,
+        bytes: Vec<u8>,
+    ) -> wasmtime::Result<Result<(), wit::endpoint::EndpointError>> {
+        self.charge(bytes.len())?;
+        let written = self.connections.get_mut(&connection)?.0.write(&bytes).await;
+        Ok(written.map_err(Into::into))
+    }
+
+    async fn read(
+        &mut self,
+        connection: Resource<Connection>,
+        most: u32,
+    ) -> wasmtime::Result<Result<Vec<u8>, wit::endpoint::EndpointError>> {
+        let read = self.connections.get_mut(&connection)?.0.read(most).await;
+        if let Ok(bytes) = &read {
+            self.charge(bytes.len())?;
+            self.call()?.saw("endpoint.read", Told::Amount(bytes.len()));
+        }
+        Ok(read.map_err(Into::into))
+    }
+
+    async fn drop(&mut self, connection: Resource<Connection>) -> wasmtime::Result<()> {
+        self.connections.delete(connection)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,327 @@
+//! One version of one plugin: its file checked, compiled, tried, and ready to be asked.
+//!
+//! Loading refuses, with an error that names the remedy, what could only fail later: code that is no component, code that was compiled elsewhere
+//! (it would be native code), imports that the host does not have or that lack their grant, hooks of a wrong type, a
+//! configuration that the plugin does not like. A plugin that loaded can still fail; then its calls do, one by one.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
+
+use sha2::{Digest as _, Sha256};
+use wasmtime::component::types::ComponentItem;
+use wasmtime::component::{Component, HasSelf, Linker};
+
+use super::bindings::exports::gatepost::policy as hooks;
+use super::bindings::gatepost::policy as wit;
+use super::decision::{Digest, Failure, Stage};
+use super::engine::{Engine, MEMORY_BYTES_MAX};
+use super::imports::{Call, Guest};
+use super::instance::{Exports, HookAnswer, HookCall, Pool};
+use super::services::endpoint::Endpoints;
+use crate::config::{self, Grant};
+use crate::message::since_epoch;
+
+/// The largest component file, in bytes.
+pub const FILE_BYTES_MAX: usize = 64 << 20;
+/// Failures in a row after which a plugin is left alone for a while.
+const BREAKER_FAILURES: u32 = 10;
+/// The first pause; it doubles with each failure after it.
+const BREAKER_PAUSE_MS: u64 = 1_000;
+/// 1 s doubled so often: 64 s at most.
+const BREAKER_DOUBLINGS_MAX: u32 = 6;
+const INTERFACE: &str = "gatepost:policy/";
+const VERSION: &str = "@0.1.0";
+
+/// Why a plugin cannot be loaded. The text names what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("plugin {plugin:?} ({file}): {what}")]
+pub struct LoadError {
+    pub plugin: String,
+    pub file: String,
+    pub what: String,
+}
+
+/// A loaded plugin.
+pub struct Plugin {
+    pub name: Arc<str>,
+    pub settings: Arc<config::Plugin>,
+    pub version: Digest,
+    /// Of the file alone.
+    pub file_digest: Digest,
+    pub endpoints: Arc<Endpoints>,
+    stages: u16,
+    pool: Pool,
+    breaker: Breaker,
+    calls: AtomicU64,
+    failures: AtomicU64,
+}
+
+impl Plugin {
+    /// The version that these bytes and settings would have.
+    pub fn version_of(settings: &config::Plugin, bytes: &[u8]) -> (Digest, Digest) {
+        let file = Sha256::digest(bytes);
+        let mut whole = Sha256::new();
+        whole.update(file);
+        // The Debug form covers every setting, and is only ever compared within one process.
+        whole.update(format!("{settings:?}"));
+        (Digest(whole.finalize().into()), Digest(file.into()))
+    }
+
+    /// Checks, compiles and tries a plugin. Compilation takes a core for tens of milliseconds (Rust) to seconds (JavaScript).
+    pub async fn load(engine: &Engine, settings: Arc<config::Plugin>, bytes: Arc<[u8]>) -> Result<Plugin, LoadError> {
+        let error = |what: String| LoadError {
+            plugin: settings.name.clone(),
+            file: settings.file.display().to_string(),
+            what,
+        };
+        if settings.budget.memory_bytes > MEMORY_BYTES_MAX as u64 {
+            let most = MEMORY_BYTES_MAX >> 20;
+            return Err(error(format!("memory_mib of its budget is over {most}, the most that the pool has")));
+        }
+        let (version, file_digest) = Plugin::version_of(&settings, &bytes);
+        let component = {
+            let engine = engine.clone();
+            tokio::task::spawn_blocking(move || compile(&engine, &bytes))
+                .await
+                .map_err(|_| error("the compiler panicked".into()))?
+                .map_err(&error)?
+        };
+        let missing = check_imports(&component, engine, &settings);
+        if !missing.is_empty() {
+            return Err(error(missing.join("; ")));
+        }
+        let linker = link(engine).map_err(|cause| error(format!("{cause:#}")))?;
+        let pre = linker
+            .instantiate_pre(&component)
+            .map_err(|cause| error(format!("an import has another type than the host's: {cause:#}")))?;
+        let (exports, stages) = find_hooks(&pre).map_err(|cause| error(format!("a hook has another type than the host's: {cause:#}")))?;
+        if stages == 0 {
+            return Err(error(format!("it exports no hook: a plugin exports at least one of {INTERFACE}on-connect{VERSION} ... on-disconnect")));
+        }
+        let configured = settings.config.as_object().is_some_and(|config| !config.is_empty());
+        if configured && exports.lifecycle.is_none() {
+            return Err(error("it takes no configuration (it does not export lifecycle): remove [plugin.config]".into()));
+        }
+        let plugin = Plugin {
+            name: settings.name.as_str().into(),
+            version,
+            file_digest,
+            endpoints: Arc::new(Endpoints::new(&settings.endpoints)),
+            stages,
+            pool: Pool::new(engine.clone(), pre, exports, settings.clone()),
+            breaker: Breaker::default(),
+            calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            settings: settings.clone(),
+        };
+        plugin.pool.trial().await.map_err(|failure| error(failure.to_string()))?;
+        Ok(plugin)
+    }
+
+    pub fn has(&self, stage: Stage) -> bool {
+        self.stages & 1 << stage as u16 != 0
+    }
+
+    pub fn stages(&self) -> impl Iterator<Item = Stage> {
+        Stage::ALL.into_iter().filter(|stage| self.has(*stage))
+    }
+
+    /// Instances made since it was loaded, and those that wait.
+    pub fn instances(&self) -> (u64, usize) {
+        (self.pool.started(), self.pool.idle())
+    }
+
+    /// Hook calls since it was loaded, and how many of them failed.
+    pub fn calls(&self) -> (u64, u64) {
+        (self.calls.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+    }
+
+    /// Calls one of its hooks.
+    pub async fn call(&self, call: Call, hook: HookCall<'_>) -> (Result<HookAnswer, Failure>, Call) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let now_ms = since_epoch(call.now).as_millis() as u64;
+        if self.breaker.is_open(now_ms) {
+            return (Err(Failure::BreakerOpen), call);
+        }
+        let (result, call) = self.pool.call(call, hook).await;
+        match result {
+            Ok(_) => self.breaker.succeeded(),
+            Err(_) => self.failed(),
+        }
+        (result, call)
+    }
+
+    /// Notes a failure that only the caller can see: an answer that breaks a rule.
+    pub fn failed(&self) {
+        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.breaker.failed(since_epoch(SystemTime::now()).as_millis() as u64);
+    }
+}
+
+/// Leaves a plugin alone that fails again and again: after [`BREAKER_FAILURES`] in a row its calls fail at once, for a pause that doubles.
+#[derive(Default)]
+struct Breaker {
+    in_a_row: AtomicU32,
+    open_until_ms: AtomicU64,
+}
+
+impl Breaker {
+    fn is_open(&self, now_ms: u64) -> bool {
+        now_ms < self.open_until_ms.load(Ordering::Relaxed)
+    }
+
+    fn succeeded(&self) {
+        if self.in_a_row.load(Ordering::Relaxed) != 0 {
+            self.in_a_row.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn failed(&self, now_ms: u64) {
+        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(over) = in_a_row.checked_sub(BREAKER_FAILURES) {
+            let pause_ms = Duration::from_millis(BREAKER_PAUSE_MS << over.min(BREAKER_DOUBLINGS_MAX)).as_millis() as u64;
+            self.open_until_ms.store(now_ms + pause_ms, Ordering::Relaxed);
+        }
+    }
+}
+
+fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
+    if bytes.len() > FILE_BYTES_MAX {
+        return Err(format!("the file is over {} MiB", FILE_BYTES_MAX >> 20));
+    }
+    if wasmtime::Engine::detect_precompiled(bytes).is_some() {
+        return Err("it was compiled elsewhere, so it is native code: give the .wasm component that it was made from".into());
+    }
+    match bytes {
+        // RFC-less but stable: the magic number, then the layer: 1 is a core module, 0x1000d a component.
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
+            return Err("it is a core module: make a component of it (scripts/build-plugins, or `wasm-tools component new`)".into());
+        }
+        [0, b'a', b's', b'm', ..] => {}
+        _ => return Err("it is no WebAssembly file".into()),
+    }
+    Component::from_binary(engine.wasm(), bytes).map_err(|error| format!("it does not compile: {error:#}"))
+}
+
+/// What the component imports and may not: one text each.
+fn check_imports(component: &Component, engine: &Engine, settings: &config::Plugin) -> Vec<String> {
+    let mut missing = Vec::new();
+    for (name, item) in component.component_type().imports(engine.wasm()) {
+        let ty = item.ty;
+        let interface = name.strip_prefix(INTERFACE).and_then(|rest| rest.split_once('@')).map(|(interface, _)| interface);
+        let Some(interface) = interface.filter(|interface| is_offered(interface)) else {
+            missing.push(match name.starts_with("wasi:") {
+                true => format!("it imports {name}: WASI is not offered; build it without the standard system interfaces"),
+                false => format!("it imports {name}, which this host does not have"),
+            });
+            continue;
+        };
+        let mut need = |grant: Grant, what: String| {
+            if !settings.grants.contains(&grant) {
+                missing.push(format!("it imports {what}, which needs the grant \"{grant}\": add it to grants of the plugin"));
+            }
+        };
+        if let Some(grant) = interface_grant(interface) {
+            need(grant, name.to_owned());
+        }
+        if let ComponentItem::ComponentInstance(instance) = ty {
+            for (function, item) in instance.exports(engine.wasm()) {
+                if let (ComponentItem::ComponentFunc(_), Some(grant)) = (item.ty, function_grant(interface, function)) {
+                    need(grant, format!("{name}.{function}"));
+                }
+            }
+        }
+    }
+    missing
+}
+
+fn is_offered(interface: &str) -> bool {
+    const FREE: [&str; 9] = ["types", "messages", "login", "queue", "log", "clock", "random", "metrics", "notes"];
+    FREE.contains(&interface) || interface_grant(interface).is_some()
+}
+
+fn interface_grant(interface: &str) -> Option<Grant> {
+    Some(match interface {
+        "state" => Grant::State,
+        "dns" => Grant::Dns,
+        "credentials" => Grant::Credentials,
+        "authentication" => Grant::Authentication,
+        "endpoint" => Grant::Endpoint,
+        _ => return None,
+    })
+}
+
+fn function_grant(interface: &str, function: &str) -> Option<Grant> {
+    match (interface, function) {
+        ("messages", _) => Some(Grant::ReadMessage),
+        ("login", "[method]attempt.password") => Some(Grant::ReadPassword),
+        ("login", "[method]attempt.verify") => Some(Grant::Credentials),
+        _ => None,
+    }
+}
+
+/// Everything that the host has; what a plugin may not have was refused before.
+fn link(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+    let mut linker = Linker::new(engine.wasm());
+    fn own(guest: &mut Guest) -> &mut Guest {
+        guest
+    }
+    wit::types::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::messages::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::login::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::queue::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::log::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::clock::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::random::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::notes::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::state::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::dns::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::credentials::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::authentication::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::endpoint::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    Ok(linker)
+}
+
+/// The hooks that are there, and a bit for each stage. An interface of that name with other functions is an error.
+fn find_hooks(pre: &wasmtime::component::InstancePre<Guest>) -> wasmtime::Result<(Exports, u16)> {
+    let there = |hook: &str| pre.component().get_export_index(None, &format!("{INTERFACE}{hook}{VERSION}")).is_some();
+    let mut exports = Exports::default();
+    let mut stages = 0;
+    if there("lifecycle") {
+        exports.lifecycle = Some(hooks::lifecycle::GuestIndices::new(pre)?);
+    }
+    macro_rules! find {
+        ($($stage:ident $module:ident),*) => { $(
+            if there(Stage::$stage.name()) {
+                exports.$module = Some(hooks::$module::GuestIndices::new(pre)?);
+                stages |= 1 << Stage::$stage as u16;
+            }
+        )* };
+    }
+    find!(Connect on_connect, Ehlo on_ehlo, Auth on_auth, Mail on_mail, Rcpt on_rcpt, Data on_data, Message on_message,
+          Queued on_queued, Route on_route, Delivery on_delivery, Result on_result, Disconnect on_disconnect);
+    Ok((exports, stages))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_breaker_opens_and_pauses_double() {
+        let breaker = Breaker::default();
+        for _ in 0..BREAKER_FAILURES - 1 {
+            breaker.failed(0);
+        }
+        assert!(!breaker.is_open(0));
+        breaker.failed(0);
+        assert!(breaker.is_open(999) && !breaker.is_open(1_000));
+        breaker.failed(1_000);
+        assert!(breaker.is_open(2_999) && !breaker.is_open(3_000));
+        breaker.succeeded();
+        breaker.failed(3_000);
+        assert!(!breaker.is_open(3_000));
+    }
+}

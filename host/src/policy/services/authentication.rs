@@ -1,0 +1,473 @@
+//! Who sent a message, checked by the host: SPF (RFC 7208) and iprev (RFC 8601 §3) before the content is there, DKIM (RFC 6376), DMARC
+//! and ARC (RFC 8617) with it.
+//!
+//! The checks report and never decide. They ask the daemon's resolver, whose cache they share; how long they may take is the
+//! caller's, which drops the future when the time is over. Of a hostile message only so much is looked at: the header up to
+//! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body in a file is hashed piece by piece and never in memory as a
+//! whole. What goes wrong is a status: a resolver without an answer is [`Status::TempError`], and so is a fault of ours.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mail_auth::common::crypto::{HashAlgorithm, HashContext, HashImpl, HashOutput, Sha1, Sha256};
+use mail_auth::common::verify::VerifySignature;
+use mail_auth::dkim::canonicalize::BodyHasher;
+use mail_auth::dmarc::Policy;
+use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::spf::verify::SpfParameters;
+use mail_auth::{
+    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, IprevResult,
+    MessageAuthenticator, SpfOutput, SpfResult,
+};
+use tokio::task::JoinSet;
+
+use super::content::{Content, READ_BYTES_MAX};
+use crate::dns::Dns;
+use crate::message::Body;
+
+/// How much of a message in a file is searched for its header, in bytes.
+pub const HEADER_BYTES_MAX: u64 = READ_BYTES_MAX as u64;
+
+/// How many DKIM signatures of a message are verified, from the top; each costs a look-up and a computation.
+pub const SIGNATURES_MAX: usize = 10;
+
+/// How many ARC sets a message may have to be verified (RFC 8617 §5.2 allows 50; each costs two computations).
+pub const ARC_SETS_MAX: usize = 20;
+
+/// How many fields a signature may name: each is searched for in the whole header.
+pub const SIGNED_FIELDS_MAX: usize = 200;
+
+/// The longest detail, in bytes: parts of it come from the sender's DNS.
+const DETAIL_BYTES_MAX: usize = 500;
+
+/// Verifies. Cheap to clone.
+#[derive(Clone)]
+pub struct Authenticator {
+    mail_auth: MessageAuthenticator,
+    hostname: Arc<str>,
+}
+
+/// Whom to check before the content is there.
+#[derive(Clone, Copy, Debug)]
+pub struct Sender<'a> {
+    pub peer: IpAddr,
+    /// As given in EHLO or HELO.
+    pub ehlo: &'a str,
+    /// The reverse-path without brackets; empty is the null sender, for which the EHLO name is checked (RFC 7208 §2.4).
+    pub reverse_path: &'a str,
+}
+
+/// What is known before the content; keep it for the transaction.
+#[derive(Clone, Debug)]
+pub struct EnvelopeChecks {
+    checks: Vec<Check>,
+    spf: SpfOutput,
+}
+
+/// The result of one check, as policies see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    pub method: Method,
+    pub status: Status,
+    /// The domain or address that was checked; empty if there is none.
+    pub subject: String,
+    /// For people; may be empty.
+    pub detail: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    Spf,
+    Dkim,
+    Dmarc,
+    Arc,
+    Iprev,
+}
+
+/// RFC 8601 §2.7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Pass,
+    Fail,
+    SoftFail,
+    Neutral,
+    None,
+    TempError,
+    PermError,
+}
+
+impl Method {
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Spf => "spf",
+            Method::Dkim => "dkim",
+            Method::Dmarc => "dmarc",
+            Method::Arc => "arc",
+            Method::Iprev => "iprev",
+        }
+    }
+}
+
+impl EnvelopeChecks {
+    /// SPF, then iprev.
+    pub fn checks(&self) -> &[Check] {
+        &self.checks
+    }
+}
+
+impl Authenticator {
+    /// `hostname` is the relay's own name, for the macro `r` of SPF (RFC 7208 §7.2).
+    pub fn new(dns: &Dns, hostname: &str) -> Authenticator {
+        Authenticator {
+            mail_auth: MessageAuthenticator(dns.resolver().clone()),
+            hostname: Arc::from(hostname),
+        }
+    }
+
+    /// SPF of the reverse-path (or EHLO name) and iprev.
+    pub async fn check_envelope(&self, sender: &Sender<'_>) -> EnvelopeChecks {
+        let peer = sender.peer.to_canonical();
+        let own = self.clone();
+        let (ehlo, reverse_path) = (sender.ehlo.to_owned(), sender.reverse_path.to_owned());
+        let domain = reverse_path
+            .rsplit_once('@')
+            .map_or(&*ehlo, |(_, domain)| domain)
+            .to_owned();
+        let checks = isolated(async move {
+            let (spf, iprev) = tokio::join!(own.spf(peer, &ehlo, &reverse_path), own.iprev(peer));
+            (spf, iprev)
+        });
+        let (spf, iprev) = checks.await.unwrap_or_else(|| {
+            let spf = SpfOutput::new(domain).with_result(SpfResult::TempError);
+            (
+                spf,
+                Check::new(Method::Iprev, Status::TempError, &peer.to_string(), OUR_FAULT),
+            )
+        });
+        EnvelopeChecks {
+            checks: vec![spf_check(&spf), iprev],
+            spf,
+        }
+    }
+
+    /// All checks: those of the envelope, one of DKIM for each signature (or one that there is none), DMARC, ARC. `content` is best the
+    /// client's own ([`Content::original`]): edits break signatures.
+    pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> Vec<Check> {
+        let mut checks = envelope.checks.clone();
+        let (own, spf, content) = (self.clone(), envelope.spf.clone(), content.clone());
+        let found = isolated(async move {
+            let message = tokio::task::spawn_blocking(move || Message::read(&content)).await;
+            match message.unwrap_or_else(|error| Err(error.into())) {
+                Ok(message) => own.message(&message, &spf).await,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read a message to check its signatures");
+                    unknown()
+                }
+            }
+        });
+        checks.extend(found.await.unwrap_or_else(unknown));
+        checks
+    }
+
+    async fn spf(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> SpfOutput {
+        let parameters = match reverse_path.is_empty() {
+            true => SpfParameters::verify_ehlo(peer, ehlo, &self.hostname),
+            false => SpfParameters::verify_mail_from(peer, ehlo, &self.hostname, reverse_path),
+        };
+        self.mail_auth.verify_spf(parameters).await
+    }
+
+    async fn iprev(&self, peer: IpAddr) -> Check {
+        let found = self.mail_auth.verify_iprev(peer).await;
+        let name = found
+            .ptr
+            .as_ref()
+            .and_then(|names| names.first())
+            .map_or("", |name| name.trim_end_matches('.'));
+        let (status, error) = match found.result {
+            IprevResult::Pass => (Status::Pass, None),
+            IprevResult::Fail(error) => (Status::Fail, Some(error)),
+            IprevResult::TempError(error) => (Status::TempError, Some(error)),
+            IprevResult::PermError(error) => (Status::PermError, Some(error)),
+            IprevResult::None => (Status::None, None),
+        };
+        let why = match &error {
+            None => name.to_owned(),
+            Some(Error::NotAligned) => format!("{name} does not lead back to the address"),
+            Some(error) => error.to_string(),
+        };
+        Check::new(Method::Iprev, status, &peer.to_string(), &why)
+    }
+
+    async fn message(&self, message: &Message, spf: &SpfOutput) -> Vec<Check> {
+        let Some(mut parsed) = message.parse() else {
+            return vec![
+                Check::new(
+                    Method::Dkim,
+                    Status::None,
+                    "",
+                    "the message has no header that can be read",
+                ),
+                Check::new(
+                    Method::Dmarc,
+                    Status::None,
+                    "",
+                    "the message has no header that can be read",
+                ),
+                Check::new(
+                    Method::Arc,
+                    Status::None,
+                    "",
+                    "the message has no header that can be read",
+                ),
+            ];
+        };
+        let heavy = parsed
+            .dkim_headers
+            .extract_if(.., |field| field.header.h.len() > SIGNED_FIELDS_MAX);
+        let heavy =
+            heavy.map(|field| Check::new(Method::Dkim, Status::PermError, field.header.domain(), TOO_MANY_FIELDS));
+        let mut checks: Vec<Check> = heavy.collect();
+        // The library tells of signatures with a fault in their meaning, not of those that are malformed.
+        let malformed = parsed.errors.iter().filter(|field| {
+            field.name.trim_ascii().eq_ignore_ascii_case(b"DKIM-Signature") && !matches!(field.header, Error::Dkim(_))
+        });
+        checks
+            .extend(malformed.map(|field| Check::new(Method::Dkim, Status::PermError, "", &field.header.to_string())));
+        let dkim = self.mail_auth.verify_dkim(&parsed).await;
+        checks.extend(dkim.iter().map(dkim_check));
+        if checks.is_empty() {
+            checks.push(Check::new(Method::Dkim, Status::None, "", "the message is not signed"));
+        }
+        checks.push(self.dmarc(&parsed, &dkim, spf).await);
+        checks.push(if parsed.ams_headers.len() > ARC_SETS_MAX {
+            Check::new(Method::Arc, Status::Fail, "", "too many sets")
+        } else if parsed
+            .ams_headers
+            .iter()
+            .any(|field| field.header.h.len() > SIGNED_FIELDS_MAX)
+        {
+            Check::new(Method::Arc, Status::Fail, "", TOO_MANY_FIELDS)
+        } else {
+            arc_check(&self.mail_auth.verify_arc(&parsed).await)
+        });
+        checks
+    }
+
+    async fn dmarc(&self, parsed: &AuthenticatedMessage<'_>, dkim: &[DkimOutput<'_>], spf: &SpfOutput) -> Check {
+        let parameters = DmarcParameters {
+            message: parsed,
+            dkim_output: dkim,
+            dkim2_output: None,
+            rfc5321_mail_from_domain: spf.domain(),
+            spf_output: spf,
+        };
+        dmarc_check(&self.mail_auth.verify_dmarc(parameters).await)
+    }
+}
+
+impl Check {
+    fn new(method: Method, status: Status, subject: &str, detail: &str) -> Check {
+        let mut end = detail.len().min(DETAIL_BYTES_MAX);
+        while !detail.is_char_boundary(end) {
+            end -= 1;
+        }
+        // Explanations come from strangers' DNS, and details go to logs.
+        let clean = |text: &str| {
+            text.chars()
+                .map(|char| if char.is_control() { ' ' } else { char })
+                .collect()
+        };
+        Check {
+            method,
+            status,
+            subject: clean(subject),
+            detail: clean(&detail[..end]),
+        }
+    }
+}
+
+const OUR_FAULT: &str = "the check failed";
+const TOO_MANY_FIELDS: &str = "the signature names too many fields";
+
+fn unknown() -> Vec<Check> {
+    let methods = [Method::Dkim, Method::Dmarc, Method::Arc];
+    methods
+        .map(|method| Check::new(method, Status::TempError, "", OUR_FAULT))
+        .to_vec()
+}
+
+/// Runs the checks as a task of their own, so that a panic over hostile bytes stays there; `None` then. Ends with the caller.
+async fn isolated<T: Send + 'static>(checks: impl Future<Output = T> + Send + 'static) -> Option<T> {
+    let mut task = JoinSet::new();
+    task.spawn(checks);
+    match task.join_next().await {
+        Some(Ok(found)) => Some(found),
+        Some(Err(error)) => {
+            tracing::error!(%error, "a check of who sent a message panicked");
+            None
+        }
+        None => None,
+    }
+}
+
+fn spf_check(spf: &SpfOutput) -> Check {
+    let status = match spf.result() {
+        SpfResult::Pass => Status::Pass,
+        SpfResult::Fail => Status::Fail,
+        SpfResult::SoftFail => Status::SoftFail,
+        SpfResult::Neutral => Status::Neutral,
+        SpfResult::TempError => Status::TempError,
+        SpfResult::PermError => Status::PermError,
+        SpfResult::None => Status::None,
+    };
+    Check::new(Method::Spf, status, spf.domain(), spf.explanation().unwrap_or(""))
+}
+
+fn dkim_check(dkim: &DkimOutput<'_>) -> Check {
+    let (status, why) = dkim_status(dkim.result());
+    let (subject, selector) = dkim
+        .signature()
+        .map_or(("", ""), |signature| (signature.domain(), signature.selector()));
+    let selector = if selector.is_empty() {
+        String::new()
+    } else {
+        format!("selector {selector}")
+    };
+    let detail: Vec<&str> = [&*selector, &*why]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+    Check::new(Method::Dkim, status, subject, &detail.join(": "))
+}
+
+fn arc_check(arc: &ArcOutput<'_>) -> Check {
+    let (status, why) = dkim_status(arc.result());
+    let sealer = arc.sets().last().map_or("", |set| set.seal.header.domain());
+    Check::new(Method::Arc, status, sealer, &why)
+}
+
+fn dkim_status(result: &DkimResult) -> (Status, String) {
+    let (status, error) = match result {
+        DkimResult::Pass => (Status::Pass, None),
+        DkimResult::Neutral(error) => (Status::Neutral, Some(error)),
+        DkimResult::Fail(error) => (Status::Fail, Some(error)),
+        DkimResult::PermError(error) => (Status::PermError, Some(error)),
+        DkimResult::TempError(error) => (Status::TempError, Some(error)),
+        DkimResult::None => (Status::None, None),
+    };
+    let why = match error {
+        Some(Error::Crypto(_)) => "the signature does not match".to_owned(),
+        other => other.map(Error::to_string).unwrap_or_default(),
+    };
+    (status, why)
+}
+
+fn dmarc_check(dmarc: &DmarcOutput) -> Check {
+    let status = match dmarc.result() {
+        DmarcResult::Pass => Status::Pass,
+        DmarcResult::Fail(_) => Status::Fail,
+        DmarcResult::TempError(_) => Status::TempError,
+        DmarcResult::PermError(_) => Status::PermError,
+        DmarcResult::None => Status::None,
+    };
+    let policy = match (dmarc.dmarc_record(), dmarc.policy()) {
+        (None, _) => "",
+        (_, Policy::None | Policy::Unspecified) => "policy none",
+        (_, Policy::Quarantine) => "policy quarantine",
+        (_, Policy::Reject) => "policy reject",
+    };
+    Check::new(Method::Dmarc, status, dmarc.domain(), policy)
+}
+
+/// What the checks need of a message.
+struct Message {
+    /// A message in memory as it is; of one in a file the header.
+    bytes: Bytes,
+    /// Hashes of the body of a message in a file, in the order in which the header needs them.
+    body_hashes: Vec<Vec<u8>>,
+}
+
+impl Message {
+    /// Blocks while it reads and hashes a file.
+    fn read(content: &Content) -> io::Result<Message> {
+        let whole = content.size() <= Body::MEMORY_LIMIT as u64;
+        let bytes = match whole {
+            true => content.whole()?,
+            false => content.read(0, READ_BYTES_MAX)?,
+        };
+        let end = match memchr::memmem::find(&bytes, b"\r\n\r\n") {
+            Some(place) if !whole => place + 4,
+            _ => bytes.len(),
+        };
+        let mut message = Message {
+            bytes: bytes.slice(..end),
+            body_hashes: Vec::new(),
+        };
+        if !whole && let Some(parsed) = message.parse() {
+            let mut hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
+            let mut offset = if hashers.is_empty() { content.size() } else { end as u64 };
+            while offset < content.size() {
+                let part = content.read(offset, READ_BYTES_MAX)?;
+                hashers.iter_mut().for_each(|hasher| hasher.write(&part));
+                offset += part.len() as u64;
+            }
+            message.body_hashes = hashers.into_iter().map(Hasher::finish).collect();
+        }
+        Ok(message)
+    }
+
+    /// The header taken apart. None if there is none.
+    fn parse(&self) -> Option<AuthenticatedMessage<'_>> {
+        let mut parsed = AuthenticatedMessage::parse(&self.bytes)?;
+        for ((_, _, _, place), hash) in parsed.body_hashes.iter_mut().zip(&self.body_hashes) {
+            place.clone_from(hash);
+        }
+        parsed.dkim_headers.truncate(SIGNATURES_MAX);
+        // Broken signatures are listed as well.
+        parsed.errors.truncate(SIGNATURES_MAX);
+        Some(parsed)
+    }
+}
+
+/// The hash of a body that comes in pieces.
+enum Hasher {
+    Sha1(BodyHasher<<Sha1 as HashImpl>::Context>),
+    Sha256(BodyHasher<<Sha256 as HashImpl>::Context>),
+}
+
+impl Hasher {
+    fn new(
+        (canonicalization, algorithm, length, _): &(mail_auth::dkim::Canonicalization, HashAlgorithm, u64, Vec<u8>),
+    ) -> Hasher {
+        match algorithm {
+            HashAlgorithm::Sha1 => Hasher::Sha1(BodyHasher::new(Sha1::hasher(), *canonicalization, *length)),
+            HashAlgorithm::Sha256 => Hasher::Sha256(BodyHasher::new(Sha256::hasher(), *canonicalization, *length)),
+        }
+    }
+
+    fn write(&mut self, part: &[u8]) {
+        match self {
+            Hasher::Sha1(hasher) => hasher.write(part),
+            Hasher::Sha256(hasher) => hasher.write(part),
+        }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        fn complete(hasher: BodyHasher<impl HashContext>) -> HashOutput {
+            hasher.finish().0.complete()
+        }
+        match self {
+            Hasher::Sha1(hasher) => complete(hasher),
+            Hasher::Sha256(hasher) => complete(hasher),
+        }
+        .as_ref()
+        .to_vec()
+    }
+}
+
+#[cfg(test)]
+#[path = "authentication_tests.rs"]
+mod tests;

@@ -1,0 +1,186 @@
+//! The files that the configuration names, opened for the worker but not read.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+
+use super::watch::Stamp;
+use crate::config::Config;
+use crate::worker_link::{FILE_BYTES_MAX, Item, SEALED, files_of};
+
+/// Every file of a configuration, open, and what it looked like then.
+pub struct Opened {
+    files: Vec<(PathBuf, Stamp, OwnedFd)>,
+}
+
+impl Opened {
+    /// All, or the first error.
+    pub fn open(config: &Config) -> anyhow::Result<Opened> {
+        let mut files = Vec::new();
+        for (path, most) in files_of(config) {
+            let (file, stamp) = open(&path, most).with_context(|| path.display().to_string())?;
+            check_mode(config, &path, &file)?;
+            files.push((path, stamp, file.into()));
+        }
+        Ok(Opened { files })
+    }
+
+    pub fn stamps(&self) -> impl Iterator<Item = (&Path, Stamp)> {
+        self.files.iter().map(|(path, stamp, _)| (path.as_path(), *stamp))
+    }
+
+    pub fn into_items(self) -> impl Iterator<Item = (Item, OwnedFd)> {
+        self.files.into_iter().map(|(path, _, fd)| (Item::File { path }, fd))
+    }
+}
+
+fn open(path: &Path, most: u64) -> anyhow::Result<(File, Stamp)> {
+    // Non-blocking, so that a named pipe in the place of a file cannot hold us up.
+    let nonblocking = OFlag::O_NONBLOCK.bits();
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path)
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                anyhow::Error::new(error).context("the configuration names this file, and it is not there")
+            }
+            _ => anyhow::Error::new(error).context("cannot be opened"),
+        })?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        bail!("is no regular file");
+    }
+    if metadata.len() > most {
+        bail!("{} bytes are more than {most}", metadata.len());
+    }
+    Ok((file, Stamp::of(&metadata)))
+}
+
+/// The admin token must be its owner's alone; other secrets that everybody can read are worth a warning.
+fn check_mode(config: &Config, path: &Path, file: &File) -> anyhow::Result<()> {
+    let mode = file.metadata()?.permissions().mode() & 0o777;
+    if config.admin.token_file.as_deref() == Some(path) && mode & 0o077 != 0 {
+        bail!(
+            "{}: others may read it (mode {mode:03o}): chmod 600 {0}",
+            path.display()
+        );
+    }
+    let is_key = config
+        .tls
+        .iter()
+        .flat_map(|tls| tls.certificates())
+        .any(|pair| pair.key == path);
+    let is_plugin = config.plugins.iter().any(|plugin| plugin.file == path);
+    let is_certificate = config
+        .tls
+        .iter()
+        .flat_map(|tls| tls.certificates())
+        .any(|pair| pair.certificate == path);
+    if mode & 0o004 != 0 && (is_key || !(is_plugin || is_certificate)) {
+        tracing::warn!(file = %path.display(), mode = format!("{mode:03o}"), "a secret that everybody can read: chmod 600");
+    }
+    Ok(())
+}
+
+/// Replaces the file at `path` by a component in sealed memory, at once as far as others can see, keeping mode and owner. Returns the new
+/// file's stamp.
+pub fn replace(path: &Path, component: OwnedFd) -> anyhow::Result<Stamp> {
+    // Sealed memory and nothing else: another kind of file could change while it is read, or hold us up.
+    let seals = fcntl(&component, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    if !seals.is_ok_and(|seals| seals.contains(SEALED)) {
+        bail!("the component must come as sealed memory");
+    }
+    let mut component = File::from(component);
+    if component.metadata()?.len() > FILE_BYTES_MAX {
+        bail!("a component of more than {FILE_BYTES_MAX} bytes");
+    }
+    // Where the name is a link, what it leads to is replaced.
+    let path = &path.canonicalize()?;
+    let (Some(folder), Some(name)) = (path.parent(), path.file_name()) else {
+        bail!("is no file")
+    };
+    let part = folder.join(format!(".{}.part", name.to_string_lossy()));
+    match std::fs::remove_file(&part) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(error).context("a rest of an earlier attempt");
+        }
+        _ => {}
+    }
+    let before = std::fs::metadata(path)?;
+    // create_new follows no link that somebody has put there meanwhile.
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&part)?;
+    let written = (|| {
+        io::copy(&mut component.by_ref().take(FILE_BYTES_MAX), &mut file)?;
+        fchown(&file, Some(before.uid()), Some(before.gid()))?;
+        file.set_permissions(std::fs::Permissions::from_mode(before.mode() & 0o777))?;
+        file.sync_all()?;
+        std::fs::rename(&part, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    if let Err(error) = written {
+        let _ = std::fs::remove_file(&part);
+        return Err(error.into());
+    }
+    Ok(Stamp::of(&file.metadata()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::worker_link::sealed_memory;
+
+    #[test]
+    fn a_plugin_file_is_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wasm");
+        std::fs::write(&path, "old").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
+        let stamp = replace(&path, sealed_memory(b"new one").unwrap()).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new one");
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
+        assert_eq!(stamp, Stamp::of(&metadata));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_component_must_be_sealed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wasm");
+        std::fs::write(&path, "old").unwrap();
+        let error = replace(&path, File::open(&path).unwrap().into()).unwrap_err();
+        assert_eq!(error.to_string(), "the component must come as sealed memory");
+        assert_eq!(std::fs::read(&path).unwrap(), b"old");
+    }
+
+    #[test]
+    fn only_regular_files_of_a_reasonable_size() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let big = folder.path().join("big");
+        std::fs::write(&big, [0; 11]).unwrap();
+        for (path, expected) in [
+            (&pipe, "is no regular file"),
+            (&folder.path().to_owned(), "is no regular file"),
+            (&big, "11 bytes are more than 10"),
+            (
+                &folder.path().join("none"),
+                "the configuration names this file, and it is not there: No such file or directory (os error 2)",
+            ),
+        ] {
+            let error = open(path, 10).err().unwrap();
+            assert_eq!(format!("{error:#}"), expected, "{}", path.display());
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! Messages and descriptors on the socket between supervisor and worker.
+//!
+//! The socket keeps packets apart (SOCK_SEQPACKET). A message is one packet of JSON with up to [`FDS_PER_PACKET`] descriptors; the rest of its
+//! descriptors follow in packets of their own. Everything that has a size of its own (the configuration, the header of a
+//! bundle) travels as a descriptor, so a packet is always small.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, getsockopt, recvmsg, sendmsg,
+    setsockopt, socketpair, sockopt,
+};
+use nix::sys::time::TimeVal;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// The kernel takes at most 253.
+const FDS_PER_PACKET: usize = 64;
+/// The largest packet, in bytes: names and sentences only.
+const PACKET_BYTES: usize = 16 * 1024;
+/// The most descriptors of one message: some thousand certificates and plugins.
+const FDS_MAX: usize = 8 * 1024;
+/// How long the other side may leave the socket full before it counts as dead.
+const SEND_TIMEOUT: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToWorker {
+    /// The first descriptor is the [`Header`] as JSON, then one for each of its items.
+    Bundle,
+    /// The reload that the worker asked for fails.
+    Refused {
+        message: String,
+    },
+    Stored {
+        outcome: Result<String, String>,
+    },
+    Drain,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ToSupervisor {
+    Ready,
+    Reload,
+    /// The descriptor is the component, as sealed memory.
+    Store {
+        plugin: String,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Header {
+    /// Names the configuration in errors; relative paths start at its folder.
+    pub config_path: PathBuf,
+    /// The configuration is the embedded default.
+    pub embedded: bool,
+    /// The worker was to become somebody else than root.
+    pub unprivileged: bool,
+    pub supervisor_uid: u32,
+    pub restarts: u32,
+    /// Why there is a bundle: `start`, `SIGHUP`, the files that changed ...
+    pub cause: String,
+    pub items: Vec<Item>,
+}
+
+/// What a descriptor is.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Item {
+    /// The configuration's text.
+    Config,
+    /// A file that the configuration names, by the path that it names it with.
+    File {
+        path: PathBuf,
+    },
+    Listener {
+        name: String,
+        address: SocketAddr,
+        socket: u64,
+    },
+    AdminHttp {
+        address: SocketAddr,
+        socket: u64,
+    },
+    /// The locked `state_dir`: the lock holds until supervisor and worker are both gone.
+    Lock,
+}
+
+/// The two ends of a link; the first is the supervisor's.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?;
+    for end in [&ours, &theirs] {
+        setsockopt(
+            end,
+            sockopt::SendTimeout,
+            &TimeVal::new(SEND_TIMEOUT.as_secs() as i64, 0),
+        )?;
+    }
+    Ok((ours, theirs))
+}
+
+/// Whether a descriptor is an end of such a link.
+pub fn is_link(fd: &impl AsFd) -> bool {
+    getsockopt(fd, sockopt::SockType).is_ok_and(|kind| kind == SockType::SeqPacket)
+}
+
+/// Sends a message with its descriptors. The caller keeps its own copies.
+pub fn send_message(socket: &impl AsFd, message: &impl Serialize, fds: &[OwnedFd]) -> io::Result<()> {
+    let text = serde_json::to_vec(&(fds.len(), message))?;
+    if text.len() > PACKET_BYTES || fds.len() > FDS_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too large"));
+    }
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut rest = raw.chunks(FDS_PER_PACKET);
+    send_packet(socket, &text, rest.next().unwrap_or_default())?;
+    rest.try_for_each(|fds| send_packet(socket, b"+", fds))
+}
+
+fn send_packet(socket: &impl AsFd, bytes: &[u8], fds: &[RawFd]) -> io::Result<()> {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let control = if fds.is_empty() { &[][..] } else { &rights };
+    let parts = [IoSlice::new(bytes)];
+    loop {
+        match sendmsg::<()>(
+            socket.as_fd().as_raw_fd(),
+            &parts,
+            control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        ) {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+            Ok(_) => return Ok(()),
+        }
+    }
+}
+
+/// The next message; `None` when the other side is gone. Blocks until there is one.
+pub fn receive_message<M: DeserializeOwned>(socket: &impl AsFd) -> io::Result<Option<(M, Vec<OwnedFd>)>> {
+    let Some((text, mut fds)) = receive_packet(socket)? else {
+        return Ok(None);
+    };
+    let (expected, message): (usize, M) = serde_json::from_slice(&text)?;
+    if expected > FDS_MAX {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
+    }
+    while fds.len() < expected {
+        let Some((_, more)) = receive_packet(socket)? else {
+            return Ok(None);
+        };
+        if more.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "descriptors are missing: is RLIMIT_NOFILE too low?",
+            ));
+        }
+        fds.extend(more);
+    }
+    Ok(Some((message, fds)))
+}
+
+fn receive_packet(socket: &impl AsFd) -> io::Result<Option<(Vec<u8>, Vec<OwnedFd>)>> {
+    let mut bytes = vec![0; PACKET_BYTES];
+    let mut control = nix::cmsg_space!([RawFd; FDS_PER_PACKET]);
+    let mut parts = [IoSliceMut::new(&mut bytes)];
+    let (length, flags, fds) = loop {
+        let received = recvmsg::<()>(
+            socket.as_fd().as_raw_fd(),
+            &mut parts,
+            Some(&mut control),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
+        match received {
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(nix::errno::Errno::ECONNRESET) => return Ok(None),
+            Err(error) => return Err(error.into()),
+            Ok(message) => {
+                let mut fds = Vec::new();
+                for part in message.cmsgs()? {
+                    if let ControlMessageOwned::ScmRights(raw) = part {
+                        fds.extend(raw.into_iter().map(own));
+                    }
+                }
+                break (message.bytes, message.flags, fds);
+            }
+        }
+    };
+    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+        let problem = "a message was cut off: is RLIMIT_NOFILE too low?";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, problem));
+    }
+    if length == 0 {
+        return Ok(None);
+    }
+    bytes.truncate(length);
+    Ok(Some((bytes, fds)))
+}
+
+fn own(fd: RawFd) -> OwnedFd {
+    use std::os::fd::FromRawFd;
+    // SAFETY: the kernel has just made this descriptor for us (SCM_RIGHTS), and nobody else knows of it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::{Read, Seek, Write};
+
+    use super::*;
+
+    #[test]
+    fn messages_arrive_with_all_their_descriptors_in_order() {
+        let (ours, theirs) = pair().unwrap();
+        for count in [0, 1, FDS_PER_PACKET, FDS_PER_PACKET + 1, 3 * FDS_PER_PACKET + 7] {
+            let fds: Vec<OwnedFd> = (0..count)
+                .map(|place| {
+                    let mut file = tempfile::tempfile().unwrap();
+                    write!(file, "{place}").unwrap();
+                    file.rewind().unwrap();
+                    file.into()
+                })
+                .collect();
+            send_message(
+                &ours,
+                &ToWorker::Refused {
+                    message: count.to_string(),
+                },
+                &fds,
+            )
+            .unwrap();
+            drop(fds);
+            let (message, fds) = receive_message::<ToWorker>(&theirs).unwrap().unwrap();
+            assert!(matches!(message, ToWorker::Refused { message } if message == count.to_string()));
+            assert_eq!(fds.len(), count);
+            for (place, fd) in fds.into_iter().enumerate() {
+                let mut text = String::new();
+                File::from(fd).read_to_string(&mut text).unwrap();
+                assert_eq!(text, place.to_string());
+            }
+        }
+        drop(ours);
+        assert!(receive_message::<ToWorker>(&theirs).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_link_is_told_from_other_inputs() {
+        let (ours, _theirs) = pair().unwrap();
+        assert!(is_link(&ours));
+        assert!(!is_link(&File::open("/dev/null").unwrap()));
+        assert!(!is_link(&std::os::unix::net::UnixStream::pair().unwrap().0));
+    }
+}

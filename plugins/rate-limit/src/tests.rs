@@ -1,0 +1,172 @@
+//! Which buckets a command draws from, what a refusal says, and which configurations are refused.
+
+use super::*;
+
+fn load(json: &str) -> Result<RateLimit, String> {
+    RateLimit::new(gatepost_sdk::parse_config(json)?)
+}
+
+fn facts(identity: &str, address: &str, sender_domain: &str) -> Facts {
+    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+    Facts {
+        identity: some(identity),
+        address: some(address),
+        sender_domain: Some(sender_domain.to_owned()),
+    }
+}
+
+/// The buckets as `key rate/per_seconds burst`.
+fn drawn(limits: &Limits, facts: &Facts, prefixes: Prefixes) -> Vec<String> {
+    let bucket = |drawn: &Drawn| {
+        let bucket = drawn.bucket();
+        assert_eq!(bucket.cost, 1);
+        format!("{} {}/{} {}", bucket.key, bucket.rate, bucket.per_seconds, bucket.burst)
+    };
+    limits.drawn(facts, prefixes).iter().map(bucket).collect()
+}
+
+const MESSAGES: &str = r#"{"limits":[
+    {"count":"messages","per":"identity","rate":100,"per_seconds":3600,"burst":200,
+     "overrides":{"alice":{"rate":1000},"bob":{"burst":5},"root":{"unlimited":true}}},
+    {"count":"messages","per":"network","rate":10,"per_seconds":60,"overrides":{"198.51.100.9/24":{"rate":99,"per_seconds":1,"burst":7}}},
+    {"count":"messages","per":"address","rate":5,"per_seconds":60,"overrides":{"2001:0db8::1":{"unlimited":true}}},
+    {"count":"messages","per":"sender-domain","rate":7,"per_seconds":60,"overrides":{"Big.Example.":{"rate":70}}}
+]}"#;
+
+#[test]
+fn a_message_draws_from_the_buckets_of_what_it_has() {
+    let policy = load(MESSAGES).expect("valid");
+    /// Identity, address and sender domain, and the buckets.
+    type Case = ((&'static str, &'static str, &'static str), &'static [&'static str]);
+    let cases: &[Case] = &[
+        (
+            ("carol", "192.0.2.7", "example.org"),
+            &[
+                "messages/identity/3600/carol 100/3600 200",
+                "messages/network/60/192.0.2.0/24 10/60 10",
+                "messages/address/60/192.0.2.7 5/60 5",
+                "messages/sender-domain/60/example.org 7/60 7",
+            ],
+        ),
+        (
+            ("alice", "198.51.100.1", "big.example"),
+            &[
+                "messages/identity/3600/alice 1000/3600 1000",
+                "messages/network/60/198.51.100.0/24 99/1 7",
+                "messages/address/60/198.51.100.1 5/60 5",
+                "messages/sender-domain/60/big.example 70/60 70",
+            ],
+        ),
+        (("bob", "", ""), &["messages/identity/3600/bob 100/3600 5"]),
+        // Nobody authenticated, and the null sender.
+        (("", "2001:db8::1", ""), &["messages/network/60/2001:db8::/64 10/60 10"]),
+        (("root", "", ""), &[]),
+    ];
+    for ((identity, address, domain), expected) in cases {
+        let drawn = drawn(&policy.messages, &facts(identity, address, domain), policy.prefixes);
+        assert_eq!(drawn, *expected, "{identity} {address} {domain}");
+    }
+}
+
+#[test]
+fn only_the_facts_that_a_limit_needs_are_asked_for() {
+    let policy = load(
+        r#"{"limits":[{"count":"connections","per":"network","rate":1,"per_seconds":1},
+                      {"count":"recipients","per":"identity","rate":1,"per_seconds":1}]}"#,
+    )
+    .expect("valid");
+    let needs = |limits: &Limits| (limits.need_identity, limits.need_peer, limits.need_sender);
+    assert_eq!(needs(&policy.connections), (false, true, false));
+    assert_eq!(needs(&policy.recipients), (true, false, false));
+    assert!(policy.messages.limits.is_empty());
+}
+
+#[test]
+fn no_configuration_limits_nothing() {
+    let policy = load("{}").expect("valid");
+    for limits in [&policy.connections, &policy.messages, &policy.recipients] {
+        assert!(limits.limits.is_empty());
+    }
+}
+
+#[test]
+fn a_refusal_says_when_to_try_again() {
+    let policy = load(MESSAGES).expect("valid");
+    let facts = facts("carol", "", "");
+    let answer = policy.messages.drawn(&facts, policy.prefixes)[0].refusal(34_001);
+    let Decision::Defer(reply) = &answer.decision else {
+        panic!("{answer:?}")
+    };
+    assert_eq!(
+        (reply.code, &*reply.enhanced, &*reply.text),
+        (450, "4.7.1", "Too many messages: try again in 35 s")
+    );
+    let why = answer.why.expect("it has a reason");
+    assert_eq!(why.reason, "rate-limited");
+    assert_eq!(
+        why.detail,
+        "messages per identity carol: 100 in 3600 s, 200 at once; the next in 35 s"
+    );
+}
+
+#[test]
+fn a_connection_too_many_is_closed() {
+    let policy =
+        load(r#"{"limits":[{"count":"connections","per":"address","rate":1,"per_seconds":1}]}"#).expect("valid");
+    let answer = policy.connections.drawn(&facts("", "192.0.2.1", ""), policy.prefixes)[0].refusal(0);
+    assert!(matches!(answer.decision, Decision::Disconnect(reply) if reply.code == 421));
+}
+
+#[test]
+fn a_key_is_never_longer_than_the_store_takes() {
+    let policy = load(MESSAGES).expect("valid");
+    let long = "ä".repeat(1000);
+    let facts = facts(&long, "", "");
+    let key = policy.messages.drawn(&facts, policy.prefixes)[0].bucket().key;
+    assert!(key.len() <= 512, "{}", key.len());
+}
+
+#[test]
+fn a_bad_configuration_names_the_key() {
+    let limit = |rest: &str| format!(r#"{{"limits":[{{"count":"messages","rate":1,"per_seconds":60,{rest}}}]}}"#);
+    let cases = [
+        (limit(r#""per":"identity","rate":0"#), "limits[0]"),
+        (limit(r#""per":"identity","burst":0"#), "limits[0].burst: must be at least 1"),
+        (limit(r#""per":"user""#), "limits[0].per: unknown variant `user`"),
+        (limit(r#""per":"identity","brust":3"#), "limits[0].brust: unknown field"),
+        (limit(r#""per":"address","overrides":{"x":{}}"#), "limits[0].overrides.\"x\": is no IP address"),
+        (
+            limit(r#""per":"network","overrides":{"192.0.2.0/25":{}}"#),
+            "limits[0].overrides.\"192.0.2.0/25\": networks are counted as /24",
+        ),
+        (
+            limit(r#""per":"identity","overrides":{"a":{"unlimited":true,"rate":1}}"#),
+            "limits[0].overrides.\"a\": `unlimited` stands alone",
+        ),
+        (limit(r#""per":"identity","overrides":{"a":{"rate":0}}"#), "limits[0].overrides.\"a\".rate: must be at least 1"),
+        (
+            r#"{"limits":[{"count":"connections","per":"identity","rate":1,"per_seconds":1}]}"#.to_owned(),
+            "limits[0].per: connections have no identity yet",
+        ),
+        (
+            r#"{"limits":[{"count":"messages","per":"identity","rate":1,"per_seconds":1},{"count":"messages","per":"identity","rate":2,"per_seconds":1}]}"#.to_owned(),
+            "limits[1]: there is another limit",
+        ),
+        (r#"{"ipv4_prefix":33}"#.to_owned(), "ipv4_prefix: 33 is not in 1 to 32"),
+    ];
+    for (json, expected) in cases {
+        let error = load(&json).map(|_| ()).expect_err(&json);
+        assert!(error.starts_with(expected), "{json}: {error}");
+    }
+}
+
+#[test]
+fn there_is_a_bound_on_limits_of_a_kind() {
+    let limits = |n: u32| {
+        let one = |i: u32| format!(r#"{{"count":"messages","per":"identity","rate":1,"per_seconds":{i}}}"#);
+        let all: Vec<String> = (1..=n).map(one).collect();
+        load(&format!(r#"{{"limits":[{}]}}"#, all.join(","))).map(|_| ())
+    };
+    assert_eq!(limits(32), Ok(()));
+    assert_eq!(limits(33), Err("limits[32]: at most 32 limits of messages".to_owned()));
+}
