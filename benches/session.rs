@@ -34,7 +34,9 @@ impl Driver {
     }
 
     fn send(&mut self, bytes: &[u8]) {
-        self.session.receive(bytes, NOW).expect("a segment is smaller than the session's buffer");
+        self.session
+            .receive(bytes, NOW)
+            .expect("a segment is smaller than the session's buffer");
         self.run();
     }
 
@@ -82,9 +84,7 @@ fn transaction(criterion: &mut Criterion) {
     group.bench_function("transaction of 4 kB, pipelined", |bencher| {
         let mut driver = Driver::new();
         bencher.iter(|| {
-            driver.send(
-                b"MAIL FROM:<sender@example.test> SIZE=4096\r\nRCPT TO:<user@example.test>\r\nDATA\r\n",
-            );
+            driver.send(b"MAIL FROM:<sender@example.test> SIZE=4096\r\nRCPT TO:<user@example.test>\r\nDATA\r\n");
             driver.send(&message);
         });
         assert!(driver.accepted > 0);

@@ -3,10 +3,8 @@
 //! recovery from a failed disk.
 
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::mpsc;
 
-use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode};
 use gatepost::message::{Body, Id, NewMessage, QueueState};
 use tokio::sync::oneshot;
@@ -28,12 +26,9 @@ enum Job {
     },
 }
 
-#[derive(Clone)]
+/// A handle; the commit thread ends with it.
 pub struct FjallStore {
     jobs: mpsc::SyncSender<Job>,
-    thread: Arc<parking_lot::Mutex<Option<std::thread::JoinHandle<()>>>>,
-    states: Keyspace,
-    contents: Keyspace,
 }
 
 impl FjallStore {
@@ -46,14 +41,8 @@ impl FjallStore {
         let separated = || KeyspaceCreateOptions::default().with_kv_separation(Some(KvSeparationOptions::default()));
         let contents = database.keyspace("contents", separated).map_err(text)?;
         let (jobs, queued) = mpsc::sync_channel(QUEUE);
-        let spaces = (states.clone(), contents.clone());
-        let thread = std::thread::spawn(move || commit(&database, &spaces.0, &spaces.1, &queued));
-        Ok(FjallStore {
-            jobs,
-            thread: Arc::new(parking_lot::Mutex::new(Some(thread))),
-            states,
-            contents,
-        })
+        std::thread::spawn(move || commit(&database, &states, &contents, &queued));
+        Ok(FjallStore { jobs })
     }
 
     pub async fn append(&self, message: NewMessage) -> Result<(), String> {
@@ -93,27 +82,6 @@ impl FjallStore {
     pub fn remove(&self, id: Id) {
         // The receiver goes only when the store is closed.
         let _ = self.jobs.send(Job::Remove { id });
-    }
-
-    pub fn ids(&self) -> Vec<Id> {
-        let key = |key: &[u8]| Id(u64::from_be_bytes(key.try_into().expect("eight bytes")));
-        self.states
-            .iter()
-            .map(|guard| key(&guard.key().expect("readable")))
-            .collect()
-    }
-
-    pub fn content(&self, id: Id) -> Option<Bytes> {
-        let value = self.contents.get(id.0.to_be_bytes()).ok()??;
-        Some(Bytes::copy_from_slice(&value))
-    }
-
-    pub fn close(self) {
-        let FjallStore { jobs, thread, .. } = self;
-        drop(jobs);
-        if let Some(thread) = thread.lock().take() {
-            thread.join().expect("no panic");
-        }
     }
 }
 

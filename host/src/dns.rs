@@ -8,21 +8,19 @@
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
-use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::net::{self, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 
+use crate::config;
+
 /// How many look-ups run at once; further ones wait (and time out as temporary failures by their caller's clock).
 pub const MAX_CONCURRENT_LOOKUPS: usize = 512;
-/// How long one query waits for one server.
-pub const QUERY_TIMEOUT: Duration = Duration::from_secs(4);
-/// How often a query is sent again to the servers before it fails.
-pub const QUERY_RETRIES: usize = 2;
 /// How many answers the cache holds.
 pub const CACHE_ENTRIES: u64 = 16_384;
 /// How many names of an address are tried for forward confirmation (RFC 8601 §3 asks for a bound).
@@ -61,7 +59,8 @@ pub struct Mx {
 /// What a DNSBL says about an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
-    /// The return codes, in 127.0.0.0/8; a list that answers anything else is broken or gone, and counts as not listing.
+    /// The return codes, in 127.0.0.0/8; a list that answers anything else is broken or gone, and counts as not
+    /// listing.
     pub codes: Vec<Ipv4Addr>,
 }
 
@@ -73,30 +72,45 @@ pub struct Dns {
 }
 
 impl Dns {
-    /// A resolver that asks `servers` (address and port, UDP then TCP), or those of the system when there are none.
-    ///
-    /// Fails if the system's configuration cannot be read. Must be called within a tokio runtime.
+    /// A resolver that asks `servers` (UDP, then TCP), or those of the system when there are none, with the default
+    /// times.
     pub fn new(servers: &[SocketAddr]) -> Result<Dns, String> {
-        let mut builder = if servers.is_empty() {
+        Dns::configured(&config::Dns {
+            servers: servers.to_vec(),
+            timeout: config::Dns::TIMEOUT,
+            attempts: config::Dns::ATTEMPTS,
+        })
+    }
+
+    /// The resolver of a configuration.
+    ///
+    /// Fails if the system's configuration is asked for and cannot be read. Must be called within a tokio runtime.
+    pub fn configured(config: &config::Dns) -> Result<Dns, String> {
+        let mut builder = if config.servers.is_empty() {
             TokioResolver::builder_tokio().map_err(|error| {
                 format!("the system's resolver configuration (/etc/resolv.conf): {error}; set [dns] servers")
             })?
         } else {
-            let servers = servers.iter().map(name_server).collect();
+            let servers = config.servers.iter().map(name_server).collect();
             TokioResolver::builder_with_config(
                 ResolverConfig::from_parts(None, Vec::new(), servers),
                 TokioRuntimeProvider::default(),
             )
         };
         let options = builder.options_mut();
-        options.timeout = QUERY_TIMEOUT;
-        options.attempts = QUERY_RETRIES;
+        options.timeout = config.timeout;
+        // hickory counts the first one apart.
+        options.attempts = config.attempts.saturating_sub(1) as usize;
         options.cache_size = CACHE_ENTRIES;
         let resolver = builder.build().map_err(|error| error.to_string())?;
-        Ok(Dns { resolver, permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS)) })
+        Ok(Dns {
+            resolver,
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS)),
+        })
     }
 
-    /// The resolver underneath, for a library that takes one (`mail-auth`). Its look-ups share the cache, not the bound.
+    /// The resolver underneath, for a library that takes one (`mail-auth`). Its look-ups share the cache, not the
+    /// bound.
     pub fn resolver(&self) -> &TokioResolver {
         &self.resolver
     }
@@ -104,7 +118,10 @@ impl Dns {
     /// The MX records of `domain`, in no order.
     pub async fn mx(&self, domain: &str) -> Result<Vec<Mx>, DnsError> {
         self.lookup(domain, RecordType::MX, |data| match data {
-            RData::MX(mx) => Some(Mx { preference: mx.preference, exchange: plain(&mx.exchange) }),
+            RData::MX(mx) => Some(Mx {
+                preference: mx.preference,
+                exchange: plain(&mx.exchange),
+            }),
             _ => None,
         })
         .await
@@ -152,8 +169,8 @@ impl Dns {
         .await
     }
 
-    /// The first reverse name of `address` that resolves to it again (RFC 8601 §2.7.3, "iprev"); `None` if it has none, or
-    /// none of the first [`MAX_REVERSE_NAMES`] leads back.
+    /// The first reverse name of `address` that resolves to it again (RFC 8601 §2.7.3, "iprev"); `None` if it has
+    /// none, or none of the first [`MAX_REVERSE_NAMES`] leads back.
     pub async fn confirmed_name(&self, address: IpAddr) -> Result<Option<String>, DnsError> {
         let names = match self.ptr(address).await {
             Ok(names) => names,
@@ -198,10 +215,13 @@ impl Dns {
     }
 
     async fn lookup<T>(&self, name: &str, kind: RecordType, pick: fn(&RData) -> Option<T>) -> Result<Vec<T>, DnsError> {
-        let name = if name.is_ascii() { Name::from_ascii(name) } else { Name::from_utf8(name) };
+        let name = if name.is_ascii() {
+            Name::from_ascii(name)
+        } else {
+            Name::from_utf8(name)
+        };
         // What is no name (a label of 64 bytes, an empty one) cannot exist either.
-        self.lookup_name(name.map_err(|_| DnsError::NoName)?, kind, pick)
-            .await
+        self.lookup_name(name.map_err(|_| DnsError::NoName)?, kind, pick).await
     }
 
     async fn lookup_name<T>(
@@ -217,12 +237,12 @@ impl Dns {
             .await
             .expect("the semaphore is never closed: it lives as long as the resolver");
         let found = self.resolver.lookup(name, kind).await.map_err(classify)?;
-        let records: Vec<T> = found
-            .answers()
-            .iter()
-            .filter_map(|record| pick(&record.data))
-            .collect();
-        if records.is_empty() { Err(DnsError::NoData) } else { Ok(records) }
+        let records: Vec<T> = found.answers().iter().filter_map(|record| pick(&record.data)).collect();
+        if records.is_empty() {
+            Err(DnsError::NoData)
+        } else {
+            Ok(records)
+        }
     }
 }
 
@@ -269,22 +289,183 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
 }
 
 fn classify(error: NetError) -> DnsError {
-    if error.is_nx_domain() {
-        DnsError::NoName
-    } else if error.is_no_records_found() {
-        // Also what hickory makes of SERVFAIL and REFUSED: only NOERROR means that there is nothing.
-        match no_records_code(&error) {
-            Some(hickory_resolver::proto::op::ResponseCode::NoError) => DnsError::NoData,
-            _ => DnsError::Temporary(error.to_string()),
-        }
-    } else {
-        DnsError::Temporary(error.to_string())
+    match &error {
+        NetError::Dns(net::DnsError::NoRecordsFound(none)) => match none.response_code {
+            ResponseCode::NXDomain => DnsError::NoName,
+            ResponseCode::NoError => DnsError::NoData,
+            // SERVFAIL, REFUSED ...: that says nothing about the name.
+            code => DnsError::Temporary(format!("the name server answered {code}")),
+        },
+        _ => DnsError::Temporary(error.to_string()),
     }
 }
 
-fn no_records_code(error: &NetError) -> Option<hickory_resolver::proto::op::ResponseCode> {
-    match error {
-        NetError::Dns(hickory_resolver::net::DnsError::NoRecordsFound(none)) => Some(none.response_code),
-        _ => None,
+/// A name server on loopback for tests, whose zone is text.
+#[cfg(test)]
+pub(crate) mod testing {
+    use std::net::SocketAddr;
+
+    use hickory_resolver::proto::op::{Message, ResponseCode};
+    use hickory_resolver::proto::rr::rdata::{MX, PTR, TXT};
+    use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+    use tokio::net::UdpSocket;
+
+    use super::Dns;
+
+    /// A resolver over a zone of lines `name TYPE value`; `name FAIL` answers SERVFAIL, what is not there NXDOMAIN.
+    /// The name server lives as long as the runtime.
+    pub(crate) async fn resolver(zone: &'static str) -> Dns {
+        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port on loopback");
+        let address: SocketAddr = socket.local_addr().expect("a bound socket has an address");
+        tokio::spawn(async move {
+            let mut buffer = [0; 1500];
+            while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
+                if let Ok(query) = Message::from_vec(&buffer[..len]) {
+                    let answer = answer(query, zone).to_vec().expect("a small answer");
+                    // The asker may have gone.
+                    let _ = socket.send_to(&answer, from).await;
+                }
+            }
+        });
+        Dns::new(&[address]).expect("a resolver")
+    }
+
+    fn answer(query: Message, zone: &str) -> Message {
+        let mut answer = query.into_response();
+        let Some(question) = answer.queries.first().cloned() else {
+            return answer;
+        };
+        let asked = question.name().to_lowercase().to_ascii();
+        let mut known = false;
+        for line in zone.lines() {
+            let mut words = line.split_whitespace();
+            let (Some(name), Some(kind), value) = (words.next(), words.next(), words.collect::<Vec<_>>()) else {
+                continue;
+            };
+            if format!("{name}.") != asked {
+                continue;
+            }
+            known = true;
+            let name = |text: &str| Name::from_ascii(text).expect("a name in the zone");
+            let (of, data) = match kind {
+                "FAIL" => {
+                    answer.metadata.response_code = ResponseCode::ServFail;
+                    return answer;
+                }
+                "A" => (RecordType::A, RData::A(value[0].parse().expect("an IPv4 address"))),
+                "AAAA" => (
+                    RecordType::AAAA,
+                    RData::AAAA(value[0].parse().expect("an IPv6 address")),
+                ),
+                "MX" => (
+                    RecordType::MX,
+                    RData::MX(MX::new(value[0].parse().expect("a preference"), name(value[1]))),
+                ),
+                "PTR" => (RecordType::PTR, RData::PTR(PTR(name(value[0])))),
+                "TXT" => (
+                    RecordType::TXT,
+                    RData::TXT(TXT::new(value.iter().map(|word| (*word).to_owned()).collect())),
+                ),
+                other => panic!("no type {other} in test zones"),
+            };
+            if of == question.query_type() {
+                answer.add_answer(Record::from_rdata(question.name().clone(), 60, data));
+            }
+        }
+        if !known {
+            answer.metadata.response_code = ResponseCode::NXDomain;
+        }
+        answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ZONE: &str = "
+        both.example A 192.0.2.1
+        both.example AAAA 2001:db8::1
+        four.example A 192.0.2.4
+        mail.example MX 10 MX1.example.
+        mail.example MX 20 mx2.example.
+        null.example MX 0 .
+        text.example TXT v=spf1 -all
+        broken.example FAIL
+        1.2.0.192.in-addr.arpa PTR liar.example.
+        1.2.0.192.in-addr.arpa PTR both.example.
+        9.2.0.192.in-addr.arpa PTR liar.example.
+        8.2.0.192.in-addr.arpa PTR broken.example.
+        1.2.0.192.bl.example A 127.0.0.2
+        1.2.0.192.bl.example A 127.0.0.10
+        4.2.0.192.bl.example A 203.0.113.1
+        3.2.0.192.bl.example FAIL
+    ";
+
+    #[tokio::test]
+    async fn records_are_typed_and_absence_is_told_from_failure() {
+        let dns = testing::resolver(ZONE).await;
+        let mut mx = dns.mx("mail.example").await.expect("MX records");
+        mx.sort_by_key(|mx| mx.preference);
+        let shown: Vec<(u16, &str)> = mx.iter().map(|mx| (mx.preference, &*mx.exchange)).collect();
+        assert_eq!(shown, [(10, "mx1.example"), (20, "mx2.example")]);
+        assert_eq!(
+            dns.mx("null.example").await.map(|mx| mx[0].exchange.clone()).as_deref(),
+            Ok("")
+        );
+        assert_eq!(dns.mx("four.example").await, Err(DnsError::NoData));
+        assert_eq!(dns.mx("absent.example").await, Err(DnsError::NoName));
+        assert_eq!(dns.mx("not..a.name").await, Err(DnsError::NoName));
+        assert!(matches!(dns.mx("broken.example").await, Err(DnsError::Temporary(_))));
+        assert_eq!(dns.txt("text.example").await, Ok(vec![b"v=spf1-all".to_vec()]));
+        let addresses = dns.addresses("both.example").await.expect("addresses");
+        assert_eq!(
+            addresses,
+            ["2001:db8::1", "192.0.2.1"].map(|text| text.parse::<IpAddr>().expect("an address"))
+        );
+        assert_eq!(dns.addresses("four.example").await.map(|found| found.len()), Ok(1));
+        assert_eq!(dns.addresses("absent.example").await, Err(DnsError::NoName));
+        assert!(matches!(
+            dns.addresses("broken.example").await,
+            Err(DnsError::Temporary(_))
+        ));
+    }
+
+    #[tokio::test]
+    async fn a_reverse_name_counts_only_if_it_leads_back() {
+        let dns = testing::resolver(ZONE).await;
+        let name = async |last: u8| dns.confirmed_name(IpAddr::from([192, 0, 2, last])).await;
+        assert_eq!(name(1).await, Ok(Some("both.example".to_owned())));
+        assert_eq!(name(9).await, Ok(None));
+        assert_eq!(name(7).await, Ok(None));
+        assert!(matches!(name(8).await, Err(DnsError::Temporary(_))));
+        let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x0201]);
+        assert_eq!(dns.confirmed_name(mapped).await, Ok(Some("both.example".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_list_lists_with_loopback_codes_only() {
+        let dns = testing::resolver(ZONE).await;
+        let ask = async |last: u8| dns.dnsbl(IpAddr::from([192, 0, 2, last]), "bl.example").await;
+        let listed = ask(1).await.expect("an answer").expect("a listing");
+        assert_eq!(listed.codes, [[127, 0, 0, 2], [127, 0, 0, 10]].map(Ipv4Addr::from));
+        assert_eq!(ask(2).await, Ok(None));
+        assert_eq!(ask(4).await, Ok(None));
+        assert!(matches!(ask(3).await, Err(DnsError::Temporary(_))));
+    }
+
+    #[test]
+    fn the_name_under_which_a_list_has_an_address() {
+        let cases = [
+            ("192.0.2.1", "1.2.0.192.bl.example"),
+            ("::ffff:192.0.2.1", "1.2.0.192.bl.example"),
+            (
+                "2001:db8::567:89ab",
+                "b.a.9.8.7.6.5.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.bl.example",
+            ),
+        ];
+        for (address, name) in cases {
+            assert_eq!(dnsbl_name(address.parse().expect("an address"), "bl.example"), name);
+        }
     }
 }

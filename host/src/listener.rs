@@ -43,6 +43,7 @@ pub struct Listener {
     pub name: Arc<str>,
     pub settings: config::Listener,
     pub session: Arc<SessionConfig>,
+    pub limits: config::Limits,
     pub metrics: ListenerMetrics,
 }
 
@@ -75,7 +76,7 @@ impl Listener {
             data_grace: limits.data_timeout,
             min_data_rate: limits.data_rate_min,
         };
-        Listener { name: settings.name.as_str().into(), settings, session: Arc::new(session), metrics }
+        Listener { name: settings.name.as_str().into(), settings, session: Arc::new(session), limits: limits.clone(), metrics }
     }
 
     fn expects_proxy(&self, peer: SocketAddr) -> bool {
@@ -133,13 +134,13 @@ async fn begin(relay: Arc<Relay>, listener: Arc<Listener>, mut stream: TcpStream
         Ok(slot) => slot,
         Err(refused) => return refuse(&relay, &listener, stream, peer, refused).await,
     };
-    let mut facts = SessionFacts::new(listener.name.clone(), listener.settings.auth, local, peer);
+    let mut facts = SessionFacts::new(listener.name.clone(), listener.settings.auth, canonical(local), canonical(peer));
     if proxied {
         match proxy::read_header(&mut stream).await {
             Ok(proxy::Source::Client { peer: client, local }) => {
                 facts.proxy = Some(peer);
-                facts.peer = client;
-                facts.local = local;
+                facts.peer = canonical(client);
+                facts.local = canonical(local);
                 if let Err(refused) = slot.charge(client.ip()) {
                     return refuse(&relay, &listener, stream, client, refused).await;
                 }
@@ -154,6 +155,11 @@ async fn begin(relay: Arc<Relay>, listener: Arc<Listener>, mut stream: TcpStream
     facts.trusted = relay.settings().trusts(facts.peer.ip());
     connection::serve(relay, listener, stream, facts).await;
     drop(slot);
+}
+
+/// An IPv4 client of a dual-stack socket is an IPv4 client.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 /// There is no place: 421 in the clear, or just the end where TLS is expected.

@@ -56,7 +56,6 @@ mod bindings;
 mod config;
 mod hooks;
 mod policy;
-mod session;
 
 pub mod log;
 

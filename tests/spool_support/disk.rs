@@ -429,7 +429,7 @@ impl File for Open {
         }
     }
 
-    fn len(&self) -> io::Result<u64> {
+    fn size(&self) -> io::Result<u64> {
         let state = self.disk.state();
         state.check()?;
         Ok(state

@@ -1,5 +1,6 @@
 //! Writes what the clients of the dialog files send to `corpus/session`, one file a case.
 
+#[allow(dead_code)] // Dialogs set no other flags.
 mod layout;
 #[allow(dead_code)] // Playing is for the target.
 #[path = "../tests/support/mod.rs"]

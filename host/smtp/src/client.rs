@@ -11,7 +11,8 @@
 //! - `Write`: write [`Client::output`], then call [`Client::written`].
 //! - `Read(wait)`: read once, within the time that `wait` stands for (RFC 5321 §4.5.3.2), and pass the bytes to
 //!   [`Client::receive`]. At the end of the stream, an I/O error or when time is up call [`Client::lost`].
-//! - `StartTls`: make the handshake, then call [`Client::tls_started`]. If it fails the connection is of no further use.
+//! - `StartTls`: make the handshake, then call [`Client::tls_started`]. If it fails the connection is of no further
+//!   use.
 //! - `Ready`: begin a transaction with [`Client::mail`], or [`Client::quit`], or leave it idle.
 //! - `Content`: write the message through a [`DotStuffer`], its end included, then call [`Client::content_written`].
 //! - `Done`: [`Client::take_answers`] has one answer for each recipient.
@@ -19,11 +20,12 @@
 //!
 //! # What goes over the wire
 //!
-//! Commands are pipelined where the peer offers it, in groups of at most [`MAX_GROUP`] bytes, DATA included, so that the
-//! envelope of an ordinary message is one write and one read. Content goes by DATA: BDAT would only help for content that
-//! is not lines (BINARYMIME), which is never accepted. Content is sent as it is, 8-bit or not: to a peer without 8BITMIME
-//! too, because a conversion would break signatures, and servers that mangle 8-bit text have died out. SMTPUTF8 is different:
-//! without it a non-ASCII address cannot be written at all, and the recipient fails with 5.6.7 (RFC 6531 §3.2).
+//! Commands are pipelined where the peer offers it, in groups of at most [`MAX_GROUP`] bytes, DATA included, so that
+//! the envelope of an ordinary message is one write and one read. Content goes by DATA: BDAT would only help for
+//! content that is not lines (BINARYMIME), which is never accepted. Content is sent as it is, 8-bit or not: to a peer
+//! without 8BITMIME too, because a conversion would break signatures, and servers that mangle 8-bit text have died
+//! out. SMTPUTF8 is different: without it a non-ASCII address cannot be written at all, and the recipient fails with
+//! 5.6.7 (RFC 6531 §3.2).
 
 mod stuff;
 
@@ -37,8 +39,8 @@ use crate::reply::{Enhanced, Reply, ReplyReader};
 
 pub use stuff::DotStuffer;
 
-/// The most bytes of commands that are sent before their replies are awaited. It keeps a peer that answers while it reads
-/// from ever blocking on a full window, and with it us (RFC 2920 §3.1).
+/// The most bytes of commands that are sent before their replies are awaited. It keeps a peer that answers while it
+/// reads from ever blocking on a full window, and with it us (RFC 2920 §3.1).
 pub const MAX_GROUP: usize = 8 * 1024;
 
 /// How the session is to be opened.
@@ -126,8 +128,8 @@ pub struct Envelope<'a> {
     pub eight_bit: bool,
     /// The client that gave us the message declared SMTPUTF8.
     pub smtputf8: bool,
-    /// The header has bytes that are not ASCII, so that the message cannot go without SMTPUTF8. Looked at only if the peer does
-    /// not offer it and `smtputf8` is set.
+    /// The header has bytes that are not ASCII, so that the message cannot go without SMTPUTF8. Looked at only if the
+    /// peer does not offer it and `smtputf8` is set.
     pub utf8_header: bool,
     /// RET=FULL or RET=HDRS.
     pub ret_full: Option<bool>,
@@ -224,7 +226,9 @@ enum State {
     Commands,
     Content,
     /// The reply to the final dot. `void`: nobody was accepted, and the content was empty.
-    DataEnd { void: bool },
+    DataEnd {
+        void: bool,
+    },
     Done,
     Quitting,
     Closed,
@@ -260,7 +264,10 @@ impl Transaction {
         match index.checked_sub(usize::from(self.rset)) {
             None => Command::Rset,
             Some(0) => Command::Mail,
-            Some(nth) => self.sent.get(nth - 1).map_or(Command::Data, |recipient| Command::Rcpt(*recipient)),
+            Some(nth) => self
+                .sent
+                .get(nth - 1)
+                .map_or(Command::Data, |recipient| Command::Rcpt(*recipient)),
         }
     }
 
@@ -354,7 +361,8 @@ impl Client {
         self.fail(Cause::Lost, Reply::new(421, Enhanced(4, 4, 2), text));
     }
 
-    /// The handshake that [`Step::StartTls`] asked for succeeded. All that was learnt before is forgotten (RFC 3207 §4.2).
+    /// The handshake that [`Step::StartTls`] asked for succeeded. All that was learnt before is forgotten (RFC 3207
+    /// §4.2).
     pub fn tls_started(&mut self) {
         self.secure = true;
         self.capabilities = Capabilities::default();
@@ -363,15 +371,18 @@ impl Client {
 
     /// Begins a transaction. Only at [`Step::Ready`]; at other times nothing happens.
     ///
-    /// `Err`: the peer has said that it would not take such a message, or the sender cannot be written; nothing was sent
-    /// and the client is still ready. The answer concerns all recipients.
+    /// `Err`: the peer has said that it would not take such a message, or the sender cannot be written; nothing was
+    /// sent and the client is still ready. The answer concerns all recipients.
     pub fn mail(&mut self, envelope: &Envelope<'_>) -> Result<(), Answer> {
         if self.state != State::Ready {
             return Ok(());
         }
         let offered = &self.capabilities;
         if let Some(limit) = offered.size_max.filter(|limit| envelope.size > *limit) {
-            let text = format!("message of {} bytes is over the next hop's limit of {limit}", envelope.size);
+            let text = format!(
+                "message of {} bytes is over the next hop's limit of {limit}",
+                envelope.size
+            );
             return Err(Answer::local(Reply::new(552, Enhanced(5, 3, 4), text)));
         }
         if envelope.smtputf8 && envelope.utf8_header && !offered.smtputf8 {
@@ -381,7 +392,10 @@ impl Client {
         self.out.clear();
         self.written = 0;
         let tx = &mut self.transaction;
-        *tx = Transaction { rset: self.needs_rset, ..Transaction::default() };
+        *tx = Transaction {
+            rset: self.needs_rset,
+            ..Transaction::default()
+        };
         tx.answers.resize(envelope.recipients.len(), None);
         if tx.rset {
             self.out.extend_from_slice(b"RSET\r\n");
@@ -402,10 +416,14 @@ impl Client {
         if offered.eight_bit_mime && envelope.eight_bit {
             parameter(&mut self.out, "BODY=", "8BITMIME");
         }
-        // A non-ASCII address needs the parameter even if the message came in without it (a policy may have rewritten it).
+        // A non-ASCII address needs the parameter even if the message came in without it (a policy may have rewritten
+        // it).
         let utf8 = envelope.smtputf8
             || !sender.is_ascii()
-            || envelope.recipients.iter().any(|recipient| !recipient.address.is_ascii());
+            || envelope
+                .recipients
+                .iter()
+                .any(|recipient| !recipient.address.is_ascii());
         if offered.smtputf8 && utf8 {
             parameter(&mut self.out, "SMTPUTF8", "");
         }
@@ -464,10 +482,17 @@ impl Client {
         if self.state != State::Done {
             return Vec::new();
         }
-        self.state = if self.failure.is_some() { State::Closed } else { State::Ready };
+        self.state = if self.failure.is_some() {
+            State::Closed
+        } else {
+            State::Ready
+        };
         let answers = std::mem::take(&mut self.transaction.answers);
         let unknown = || Answer::local(Reply::new(451, Enhanced(4, 3, 0), "the next hop gave no answer"));
-        answers.into_iter().map(|answer| answer.unwrap_or_else(unknown)).collect()
+        answers
+            .into_iter()
+            .map(|answer| answer.unwrap_or_else(unknown))
+            .collect()
     }
 
     /// Says goodbye. Only at [`Step::Ready`].
@@ -514,7 +539,11 @@ impl Client {
             // RFC 3207 §4.1, CVE-2011-0411: what follows in the clear is not from the peer that will have TLS.
             State::StartTls if reply.code() == 220 && (!rest_is_empty || self.reader.is_midway()) => self.fail(
                 Cause::Protocol,
-                Reply::new(451, Enhanced(4, 5, 0), "the next hop sent plain text behind its reply to STARTTLS"),
+                Reply::new(
+                    451,
+                    Enhanced(4, 5, 0),
+                    "the next hop sent plain text behind its reply to STARTTLS",
+                ),
             ),
             State::StartTls if reply.code() == 220 => self.state = State::Handshake,
             State::StartTls if self.settings.tls == StartTls::Required => {
@@ -548,7 +577,11 @@ impl Client {
             self.send(b"STARTTLS\r\n");
             self.state = State::StartTls;
         } else if self.settings.tls == StartTls::Required {
-            let reply = Reply::new(454, Enhanced(4, 7, 4), "TLS is required, but the next hop does not offer it");
+            let reply = Reply::new(
+                454,
+                Enhanced(4, 7, 4),
+                "TLS is required, but the next hop does not offer it",
+            );
             self.fail(Cause::NoTls, reply);
         } else {
             self.open();
@@ -576,7 +609,10 @@ impl Client {
         } else {
             "the next hop offers neither PLAIN nor LOGIN"
         };
-        self.fail(Cause::Auth, Reply::new(454, Enhanced(4, 7, 0), format!("cannot authenticate: {problem}")));
+        self.fail(
+            Cause::Auth,
+            Reply::new(454, Enhanced(4, 7, 0), format!("cannot authenticate: {problem}")),
+        );
     }
 
     fn auth_replied(&mut self, reply: Reply) {
@@ -588,7 +624,11 @@ impl Client {
                 self.state = State::Ready;
             }
             (State::AuthLogin(nth @ (0 | 1)), Some(credentials)) if reply.code() == 334 => {
-                let secret = if nth == 0 { &credentials.username } else { &credentials.password };
+                let secret = if nth == 0 {
+                    &credentials.username
+                } else {
+                    &credentials.password
+                };
                 let line = format!("{}\r\n", BASE64.encode(secret));
                 self.send(line.as_bytes());
                 self.state = State::AuthLogin(nth + 1);
@@ -696,7 +736,10 @@ impl Client {
     }
 
     fn refused(&mut self, what: &str, reply: &Reply) {
-        self.fail(Cause::Refused, Reply::new(450, Enhanced(4, 3, 2), format!("{what}: {reply}")));
+        self.fail(
+            Cause::Refused,
+            Reply::new(450, Enhanced(4, 3, 2), format!("{what}: {reply}")),
+        );
     }
 
     fn out_of_step(&mut self, reply: &Reply) {
@@ -714,7 +757,10 @@ impl Client {
             return;
         }
         self.written = self.released;
-        self.failure = Some(Failure { cause, reply: answer.reply.clone() });
+        self.failure = Some(Failure {
+            cause,
+            reply: answer.reply.clone(),
+        });
         self.state = match self.state {
             State::Commands | State::Content | State::DataEnd { .. } | State::Done => {
                 let refused = self.transaction.refused.take();
@@ -764,7 +810,10 @@ impl Capabilities {
                 "SIZE" => {
                     offered.size = true;
                     // RFC 1870 §4: 0 says that there is no fixed limit.
-                    offered.size_max = words.next().and_then(|limit| limit.parse().ok()).filter(|limit| *limit > 0);
+                    offered.size_max = words
+                        .next()
+                        .and_then(|limit| limit.parse().ok())
+                        .filter(|limit| *limit > 0);
                 }
                 "AUTH" => {
                     for mechanism in words {
@@ -790,7 +839,8 @@ impl Capabilities {
 
 /// The address as it can be written to the peer, or why not.
 fn writable(address: &str, smtputf8: bool) -> Result<Cow<'_, str>, Reply> {
-    // What is in the spool was parsed when it came in; this holds for what a policy or an old record may have put there.
+    // What is in the spool was parsed when it came in; this holds for what a policy or an old record may have put
+    // there.
     if address.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
         return Err(Reply::new(553, Enhanced(5, 1, 3), "the address has control characters"));
     }
@@ -805,7 +855,11 @@ fn writable(address: &str, smtputf8: bool) -> Result<Cow<'_, str>, Reply> {
 }
 
 fn needs_smtputf8() -> Reply {
-    Reply::new(553, Enhanced(5, 6, 7), "SMTPUTF8 is needed, but the next hop does not offer it")
+    Reply::new(
+        553,
+        Enhanced(5, 6, 7),
+        "SMTPUTF8 is needed, but the next hop does not offer it",
+    )
 }
 
 /// esmtp-value (RFC 5321 §4.1.2): printable and no space. A value with other bytes is left out rather than sent.

@@ -298,8 +298,10 @@ async fn open_stores(config: &Config, metrics: &Metrics) -> anyhow::Result<(Spoo
 }
 
 fn warn_of_certificates(loaded: &[crate::tls::Loaded]) {
-    for warning in loaded.iter().flat_map(|certificate| &certificate.warnings) {
-        tracing::warn!("{warning}");
+    for certificate in loaded {
+        for warning in &certificate.warnings {
+            tracing::warn!(file = %certificate.file.display(), "{warning}");
+        }
     }
 }
 

@@ -98,7 +98,11 @@ impl Connection {
         if let Some(blame) = &mut self.blame {
             blame.recipient = user.map(str::to_owned);
         }
-        Answer::Failure(reply)
+        self.login_failures += 1;
+        match self.login_failures >= self.listener.limits.auth_failures {
+            true => Answer::Disconnect(reply),
+            false => Answer::Failure(reply),
+        }
     }
 
     fn unavailable(&mut self, user: &str, reason: &str, reply: Reply) -> Answer {

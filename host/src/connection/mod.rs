@@ -56,6 +56,7 @@ struct Connection {
     scope: Scope,
     /// The AUTH exchange in progress.
     login: Option<Box<LoginExchange>>,
+    login_failures: u32,
     /// The message that is arriving.
     body: Option<BodyWriter>,
     mail_began: Instant,
@@ -94,6 +95,7 @@ pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream
         session: Session::new(listener.session.clone(), relay.clock()),
         scope: Scope::new(Arc::new(facts)),
         login: None,
+        login_failures: 0,
         body: None,
         mail_began: Instant::now(),
         blame: None,

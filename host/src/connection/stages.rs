@@ -75,6 +75,11 @@ impl Connection {
             self.blame("policy-replaced", "the session is older than the policy in force by too much");
             return Ok(Answer::Disconnect(Reply::shutting_down()));
         }
+        let age = self.scope.session.started.elapsed().unwrap_or_default();
+        if age > self.listener.limits.session_timeout {
+            self.blame("session-too-long", "session_timeout has passed");
+            return Ok(Answer::Disconnect(Reply::shutting_down()));
+        }
         if let Err(full) = self.relay.spool.check_room(mail.size.unwrap_or(0)) {
             self.blame("spool-full", &full.to_string());
             return Ok(Answer::Refuse(Reply::spool_full()));

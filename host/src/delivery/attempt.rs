@@ -1,8 +1,9 @@
 //! One attempt for one part of a message: over SMTP, into a maildir, or into nothing.
 //!
-//! SMTP takes the worker's open session or opens one. A session that turns out to be dead before the content was sent is replaced
-//! once, without a word to the queue: servers close idle connections. Recipients that the first host defers are tried at
-//! the next one (RFC 5321 §5.1), within the same attempt and once. Every recipient gets an end; the queue decides the rest.
+//! SMTP takes the worker's open session or opens one. A session that turns out to be dead before the content was sent
+//! is replaced once, without a word to the queue: servers close idle connections. Recipients that the first host
+//! defers are tried at the next one (RFC 5321 §5.1), within the same attempt and once. Every recipient gets an end;
+//! the queue decides the rest.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,8 +22,6 @@ use super::route::Place;
 use super::transit::{Ended, Part, Transit, Trouble};
 use crate::message::Notify;
 
-/// Recipients in one transaction; RFC 5321 §4.5.3.1.8 lets a server refuse more.
-const MAX_RECIPIENTS: usize = 100;
 /// The most of a header that is looked at to see whether a message needs SMTPUTF8, in bytes.
 const MAX_HEADER: usize = 64 * 1024;
 
@@ -55,7 +54,7 @@ impl Session {
             Answer::local(Reply::new(451, Enhanced(4, 3, 2), "delivery is ending"))
         })?;
         let (connection, index) = Connection::open(&message.config, key, &places).await?;
-        destination.connected();
+        destination.connected(shared);
         let by_us = key.route.route.messages_per_connection;
         let by_them = connection.client().capabilities().mail_max.unwrap_or(u32::MAX);
         Ok(Session {
@@ -78,15 +77,20 @@ impl Session {
 
     /// Says goodbye, if there is still somebody to say it to.
     pub async fn quit(self) {
-        let Session { connection, _standing, _permit, .. } = self;
+        let Session {
+            connection,
+            _standing,
+            _permit,
+            ..
+        } = self;
         if connection.is_ready() {
             connection.quit().await;
         }
     }
 }
 
-/// Attempts a part over the worker's session. `Some`: no session could be had, and nothing was attempted; the part comes
-/// back with the reason.
+/// Attempts a part over the worker's session. `Some`: no session could be had, and nothing was attempted; the part
+/// comes back with the reason.
 pub async fn smtp(
     destination: &Arc<Destination>,
     shared: &Arc<Shared>,
@@ -116,14 +120,17 @@ pub async fn smtp(
                 Err(answer) if ended.is_empty() => return Some((part, answer)),
                 Err(answer) => {
                     let rest = &part.recipients[ended.len()..];
-                    ended.extend(rest.iter().map(|recipient| (*recipient, Ended::from_answer(answer.clone()))));
+                    ended.extend(
+                        rest.iter()
+                            .map(|recipient| (*recipient, Ended::from_answer(answer.clone()))),
+                    );
                     break;
                 }
             },
         };
         let connection = &mut current.connection;
         let was_used = connection.transactions() > 0;
-        let most = connection.client().capabilities().rcpt_max.unwrap_or(MAX_RECIPIENTS).min(MAX_RECIPIENTS);
+        let most = connection.client().capabilities().rcpt_max.unwrap_or(usize::MAX);
         let batch: Vec<usize> = part.recipients[ended.len()..].iter().copied().take(most).collect();
         let transacted = transact(connection, &message, &batch, &content).await;
         if was_used && !replaced && connection.was_cut() && !transacted.uncertain {
@@ -151,23 +158,37 @@ async fn elsewhere(
     content: &Content,
     results: &mut [(usize, Ended)],
 ) {
-    let deferred: Vec<usize> =
-        results.iter().filter(|(_, ended)| ended.outcome == Outcome::Deferred).map(|(recipient, _)| *recipient).collect();
+    let deferred: Vec<usize> = results
+        .iter()
+        .filter(|(_, ended)| ended.outcome == Outcome::Deferred)
+        .map(|(recipient, _)| *recipient)
+        .collect();
     if deferred.is_empty() {
         return;
     }
     // Not worth waiting for: the schedule brings them back.
-    let Ok(_permit) = shared.connections.clone().try_acquire_owned() else { return };
-    let Ok((mut connection, _)) = Connection::open(&message.config, &destination.key, places).await else { return };
+    let Ok(permit) = shared.connections.clone().try_acquire_owned() else {
+        return;
+    };
+    let Ok((mut connection, _)) = Connection::open(&message.config, &destination.key, places).await else {
+        return;
+    };
     let transacted = transact(&mut connection, message, &deferred, content).await;
     let mut second = self::results(&connection, message, &deferred, transacted).into_iter();
-    for result in results.iter_mut().filter(|(_, ended)| ended.outcome == Outcome::Deferred) {
+    for result in results
+        .iter_mut()
+        .filter(|(_, ended)| ended.outcome == Outcome::Deferred)
+    {
         if let Some(better) = second.next() {
             *result = better;
         }
     }
     if connection.is_ready() {
-        connection.quit().await;
+        // Not waited for: what was delivered has to be recorded.
+        tokio::spawn(async move {
+            connection.quit().await;
+            drop(permit);
+        });
     }
 }
 
@@ -189,7 +210,10 @@ async fn transact(connection: &mut Connection, message: &Transit, batch: &[usize
         && !connection.client().capabilities().smtputf8
         && match content.beginning(MAX_HEADER).await {
             Ok(beginning) => {
-                let end = beginning.windows(4).position(|window| window == b"\r\n\r\n").unwrap_or(beginning.len());
+                let end = beginning
+                    .windows(4)
+                    .position(|window| window == b"\r\n\r\n")
+                    .unwrap_or(beginning.len());
                 !beginning[..end].is_ascii()
             }
             Err(_) => true,
@@ -207,12 +231,7 @@ async fn transact(connection: &mut Connection, message: &Transit, batch: &[usize
     connection.transact(&envelope, content).await
 }
 
-fn results(
-    connection: &Connection,
-    message: &Transit,
-    batch: &[usize],
-    transacted: Transacted,
-) -> Vec<(usize, Ended)> {
+fn results(connection: &Connection, message: &Transit, batch: &[usize], transacted: Transacted) -> Vec<(usize, Ended)> {
     let promised = connection.client().capabilities().dsn;
     let end = |(recipient, answer): (&usize, Answer)| {
         let asked = message.state.envelope.recipients[*recipient].params.notify.is_some();
@@ -242,31 +261,48 @@ fn notify(notify: Notify) -> &'static str {
 }
 
 /// Stores a part in a maildir.
-pub async fn maildir(destination: &Destination, path: &Path, part: Part) {
+pub async fn maildir(destination: &Arc<Destination>, path: &Path, part: Part) {
     let message = part.message.clone();
     let content = match message.content().await {
         Ok(content) => content,
         Err(trouble) => return in_trouble(destination, part, trouble).await,
     };
     let envelope = &message.state.envelope;
-    let recipients = part.recipients.iter().map(|index| envelope.recipients[*index].address.as_str()).collect();
-    let labels = Labels { sender: &envelope.sender, recipients };
+    let recipients = part
+        .recipients
+        .iter()
+        .map(|index| envelope.recipients[*index].address.as_str())
+        .collect();
+    let labels = Labels {
+        sender: &envelope.sender,
+        recipients,
+    };
     let reply = match maildir::deliver(path, &message.config.hostname, &labels, &content).await {
         Ok(name) => Reply::new(250, Enhanced(2, 0, 0), format!("stored as {name}")),
-        Err(error) => Reply::new(451, Enhanced(4, 2, 0), format!("cannot write to the maildir {}: {error}", path.display())),
+        Err(error) => Reply::new(
+            451,
+            Enhanced(4, 2, 0),
+            format!("cannot write to the maildir {}: {error}", path.display()),
+        ),
     };
-    let ended = Ended { final_delivery: true, ..Ended::from_answer(Answer::local(reply)) };
+    let ended = Ended {
+        final_delivery: true,
+        ..Ended::from_answer(Answer::local(reply))
+    };
     part.end_all(ended, destination).await;
 }
 
 /// Takes a part and keeps nothing.
-pub async fn discard(destination: &Destination, part: Part) {
+pub async fn discard(destination: &Arc<Destination>, part: Part) {
     let reply = Reply::new(250, Enhanced(2, 0, 0), "discarded");
-    let ended = Ended { final_delivery: true, ..Ended::from_answer(Answer::local(reply)) };
+    let ended = Ended {
+        final_delivery: true,
+        ..Ended::from_answer(Answer::local(reply))
+    };
     part.end_all(ended, destination).await;
 }
 
-async fn in_trouble(destination: &Destination, part: Part, trouble: Trouble) {
+async fn in_trouble(destination: &Arc<Destination>, part: Part, trouble: Trouble) {
     match trouble {
         Trouble::Temporary(text) => {
             let answer = Answer::local(Reply::new(451, Enhanced(4, 3, 0), text));

@@ -1,8 +1,9 @@
 //! One outbound connection: the socket and the clock around the protocol's client.
 //!
-//! Opens a connection to the first of several places that will talk to us, carries transactions over it and says goodbye. An
-//! envelope costs one write and one read where the peer pipelines, and so does the content of a message that is in memory.
-//! Everything that goes wrong becomes an answer for the recipients; nothing here decides what that means for the queue.
+//! Opens a connection to the first of several places that will talk to us, carries transactions over it and says
+//! goodbye. An envelope costs one write and one read where the peer pipelines, and so does the content of a message
+//! that is in memory. Everything that goes wrong becomes an answer for the recipients; nothing here decides what that
+//! means for the queue.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr};
@@ -58,8 +59,8 @@ enum Attempt {
 }
 
 impl Connection {
-    /// Connects to the first of `places` that accepts a session, and says which one that was. The answer of the last one that
-    /// failed otherwise; it is always temporary.
+    /// Connects to the first of `places` that accepts a session, and says which one that was. The answer of the last
+    /// one that failed otherwise; it is always temporary.
     pub async fn open(config: &DeliveryConfig, key: &Key, places: &[Place]) -> Result<(Connection, usize), Answer> {
         let mut last = Answer::local(Reply::new(451, Enhanced(4, 4, 0), "there is nowhere to connect to"));
         for (index, place) in places.iter().enumerate() {
@@ -85,7 +86,13 @@ impl Connection {
         attempt: Attempt,
     ) -> Result<Connection, (Answer, bool)> {
         let named = |reply: &Reply| {
-            let text = format!("{}[{}]:{}: {}", place.host, place.address.ip(), place.address.port(), reply.text());
+            let text = format!(
+                "{}[{}]:{}: {}",
+                place.host,
+                place.address.ip(),
+                place.address.port(),
+                reply.text()
+            );
             Answer::local(reply.with_text(text))
         };
         let unreachable = |text: String| named(&Reply::new(451, Enhanced(4, 4, 1), text));
@@ -166,9 +173,12 @@ impl Connection {
         self.client.step() == Step::Ready
     }
 
-    /// Whether the session ended because the connection was lost or the peer is closing it, rather than over what was said.
+    /// Whether the session ended because the connection was lost or the peer is closing it, rather than over what was
+    /// said.
     pub fn was_cut(&self) -> bool {
-        self.client.failure().is_some_and(|failure| matches!(failure.cause, Cause::Lost | Cause::Closing))
+        self.client
+            .failure()
+            .is_some_and(|failure| matches!(failure.cause, Cause::Lost | Cause::Closing))
     }
 
     /// One transaction, from MAIL to the reply to the final dot.
@@ -176,7 +186,10 @@ impl Connection {
         self.transactions += 1;
         let mut sent = false;
         if let Err(answer) = self.client.mail(envelope) {
-            return Transacted { answers: vec![answer; envelope.recipients.len()], uncertain: false };
+            return Transacted {
+                answers: vec![answer; envelope.recipients.len()],
+                uncertain: false,
+            };
         }
         loop {
             match self.pump().await {
@@ -189,12 +202,18 @@ impl Connection {
                 }
                 Step::Done => {
                     let answers = self.client.take_answers();
-                    return Transacted { answers, uncertain: sent && self.client.failure().is_some() };
+                    return Transacted {
+                        answers,
+                        uncertain: sent && self.client.failure().is_some(),
+                    };
                 }
                 // The client ends every transaction with Done; this keeps a fault there from becoming a loop here.
                 _ => {
                     let answer = Answer::local(Reply::new(451, Enhanced(4, 3, 0), "the transaction did not end"));
-                    return Transacted { answers: vec![answer; envelope.recipients.len()], uncertain: sent };
+                    return Transacted {
+                        answers: vec![answer; envelope.recipients.len()],
+                        uncertain: sent,
+                    };
                 }
             }
         }
@@ -222,11 +241,13 @@ impl Connection {
     async fn pump(&mut self) -> Step {
         loop {
             match self.client.step() {
-                Step::Write => match timeout(self.timeouts.command, self.stream.write_all(self.client.output())).await {
-                    Ok(Ok(())) => self.client.written(),
-                    Ok(Err(error)) => self.client.lost(&describe(&error)),
-                    Err(_) => self.client.lost("timed out"),
-                },
+                Step::Write => {
+                    match timeout(self.timeouts.command, self.stream.write_all(self.client.output())).await {
+                        Ok(Ok(())) => self.client.written(),
+                        Ok(Err(error)) => self.client.lost(&describe(&error)),
+                        Err(_) => self.client.lost("timed out"),
+                    }
+                }
                 Step::Read(wait) => {
                     let limit = limit(&self.timeouts, wait);
                     match timeout(limit, self.stream.read(&mut self.input[..])).await {
@@ -242,7 +263,10 @@ impl Connection {
     }
 
     async fn handshake(&mut self, config: &DeliveryConfig, key: &Key) -> Result<(), String> {
-        let connector = config.tls.connector(key.tls).ok_or("the system has no trust anchors to verify with")?;
+        let connector = config
+            .tls
+            .connector(key.tls)
+            .ok_or("the system has no trust anchors to verify with")?;
         let Stream::Plain(socket) = std::mem::replace(&mut self.stream, Stream::Gone) else {
             return Err("the connection has TLS already".to_owned());
         };
@@ -269,7 +293,11 @@ impl Connection {
             return self.write_slices(&mut slices, limit).await;
         }
         let mut pieces = content.pieces();
-        while let Some(piece) = pieces.next().await.map_err(|error| format!("cannot read the message: {error}"))? {
+        while let Some(piece) = pieces
+            .next()
+            .await
+            .map_err(|error| format!("cannot read the message: {error}"))?
+        {
             let mut slices = Vec::with_capacity(8);
             stuffer.feed(&piece, |slice| slices.push(IoSlice::new(slice)));
             self.write_slices(&mut slices, limit).await?;
@@ -332,9 +360,12 @@ impl Stream {
     }
 }
 
-
 async fn connect(address: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpStream> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     if let Some(source) = source.filter(|source| source.is_ipv4() == address.is_ipv4()) {
         socket.bind(SocketAddr::new(source, 0))?;
     }

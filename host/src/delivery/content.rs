@@ -1,7 +1,7 @@
 //! The message as it goes out, read in pieces: head, body.
 //!
-//! Small ones are in memory and handed out as they are; large ones are read from the spool piece by piece. Copies nothing
-//! that is in memory. Errors are those of the spool's disk.
+//! Small ones are in memory and handed out as they are; large ones are read from the spool piece by piece. Copies
+//! nothing that is in memory. Errors are those of the spool's disk.
 
 use std::io;
 
@@ -24,11 +24,21 @@ pub struct Content {
 
 impl Content {
     pub fn new(head: Bytes, body: Body, spool: Spool) -> Content {
-        Content { head, body, spool: Some(spool) }
+        Content {
+            head,
+            body,
+            spool: Some(spool),
+        }
     }
 
+    /// For tests of what reads one.
+    #[cfg(test)]
     pub fn in_memory(head: Bytes, body: Bytes) -> Content {
-        Content { head, body: Body::Memory(body), spool: None }
+        Content {
+            head,
+            body: Body::Memory(body),
+            spool: None,
+        }
     }
 
     /// Bytes in all.
@@ -46,7 +56,11 @@ impl Content {
 
     /// The pieces in order; none of them is empty.
     pub fn pieces(&self) -> Pieces<'_> {
-        Pieces { content: self, part: 0, offset: 0 }
+        Pieces {
+            content: self,
+            part: 0,
+            offset: 0,
+        }
     }
 
     /// The first `limit` bytes, for a header to be looked at or quoted.
@@ -81,7 +95,10 @@ impl Pieces<'_> {
                     };
                     let piece = spool.read(body, self.offset, PIECE).await?;
                     if piece.is_empty() {
-                        return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the body's file has been cut"));
+                        return Err(io::Error::new(
+                            io::ErrorKind::UnexpectedEof,
+                            "the body's file has been cut",
+                        ));
                     }
                     self.offset += piece.len() as u64;
                     return Ok(Some(piece));

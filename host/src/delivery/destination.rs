@@ -1,9 +1,10 @@
 //! A destination: its queue, its connections, and the workers that bring the two together.
 //!
-//! A worker owns at most one connection and takes parts off the queue one after the other, so messages for the same next hop
-//! flow over open connections back to back; when the queue is empty it waits a while and says goodbye. There are never more
-//! workers than the route allows connections. When nobody can be reached, the destination is down for a while and its mail is
-//! deferred without further attempts; when only further connections fail, those that stand do the work.
+//! A worker owns at most one connection and takes parts off the queue one after the other, so messages for the same
+//! next hop flow over open connections back to back; when the queue is empty it waits a while and says goodbye. There
+//! are never more workers than the route allows connections. When nobody can be reached, the destination is down for
+//! a while and its mail is deferred without further attempts; when only further connections fail, those that stand do
+//! the work.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -75,7 +76,13 @@ pub enum Refused {
 impl Destination {
     pub fn new(key: Key) -> Destination {
         let name = key.describe();
-        Destination { key, name, state: Mutex::default(), work: Notify::new(), room: Notify::new() }
+        Destination {
+            key,
+            name,
+            state: Mutex::default(),
+            work: Notify::new(),
+            room: Notify::new(),
+        }
     }
 
     /// Queues a part, and starts a worker if there are too few.
@@ -146,11 +153,23 @@ impl Destination {
         (state.queue.len(), state.connected)
     }
 
-    /// Another session stands.
-    pub fn connected(&self) {
+    /// Another session stands. If more is waiting than its worker can take, others follow: after an outage there was
+    /// only the one.
+    pub fn connected(self: &Arc<Self>, shared: &Arc<Shared>) {
         let mut state = self.state.lock();
         state.connected += 1;
         state.down = None;
+        let most = self.most_workers(&state, Instant::now());
+        let wanted = state
+            .queue
+            .len()
+            .saturating_sub(state.idle)
+            .min(most.saturating_sub(state.workers));
+        state.workers += wanted;
+        drop(state);
+        for _ in 0..wanted {
+            tokio::spawn(work(self.clone(), shared.clone()));
+        }
     }
 
     /// A session of [`Destination::connected`] is over.
@@ -159,21 +178,32 @@ impl Destination {
         state.connected = state.connected.saturating_sub(1);
     }
 
-    /// No session could be opened for `part`. `None`: others stand and have taken it over; the worker ends. Otherwise what
-    /// the part and all that waited behind it have to be ended with.
+    /// No session could be opened for `part`. `None`: others stand and have taken it over, and the worker that calls
+    /// this has been counted out. Otherwise what has to be ended with the answer: the part, and all that waited
+    /// behind it.
     pub fn unreachable(&self, part: Part, answer: &Answer) -> Option<Vec<Part>> {
         let now = Instant::now();
         let mut state = self.state.lock();
         let permanent = answer.reply.is_permanent();
-        if !permanent && state.connected > 0 {
+        // A session may be saying goodbye, so another worker has to be there as well: it looks at the queue before it
+        // ends.
+        if !permanent && state.connected > 0 && state.workers > 1 {
+            state.workers -= 1;
             state.ceiling = Some((state.connected, now + CEILING_FOR));
             state.queue.push_front(part);
             self.work.notify_one();
             return None;
         }
         if !permanent {
-            let pause = state.down.as_ref().map_or(DOWN_FIRST, |down| (down.pause * 2).min(DOWN_MOST));
-            state.down = Some(Down { until: now + pause, pause, answer: answer.clone() });
+            let pause = state
+                .down
+                .as_ref()
+                .map_or(DOWN_FIRST, |down| (down.pause * 2).min(DOWN_MOST));
+            state.down = Some(Down {
+                until: now + pause,
+                pause,
+                answer: answer.clone(),
+            });
         }
         let mut parts = vec![part];
         parts.extend(state.queue.drain(..));
@@ -218,7 +248,7 @@ impl Destination {
                 state.idle += 1;
             }
             let _idle = Idle(self);
-            let Some(open) = session.as_mut() else { return None };
+            let open = session.as_mut()?;
             let spoilt = tokio::select! {
                 () = self.work.notified() => false,
                 () = tokio::time::sleep_until(deadline) => false,
@@ -256,7 +286,10 @@ impl Drop for Worker<'_> {
 
 async fn work(destination: Arc<Destination>, shared: Arc<Shared>) {
     let mut stop = shared.stop.subscribe();
-    let mut worker = Worker { destination: &destination, counted_out: false };
+    let mut worker = Worker {
+        destination: &destination,
+        counted_out: false,
+    };
     tokio::select! {
         biased;
         // An error is a sender that is gone, and with it the daemon.
@@ -286,7 +319,10 @@ async fn serve(destination: &Arc<Destination>, shared: &Arc<Shared>, worker: &mu
                 let Some((unsent, answer)) = attempt::smtp(destination, shared, &mut session, part).await else {
                     continue;
                 };
-                let Some(parts) = destination.unreachable(unsent, &answer) else { return };
+                let Some(parts) = destination.unreachable(unsent, &answer) else {
+                    worker.counted_out = true;
+                    return;
+                };
                 let ended = Ended::from_answer(answer);
                 debug_assert_ne!(ended.outcome, Outcome::Delivered);
                 for part in parts {

@@ -1,9 +1,10 @@
 //! Delivery status notifications (RFC 3464): who is told what, and the message that tells it.
 //!
-//! [`due`] decides by the rules of RFC 3461 who gets a notice; [`compose`] writes one, as a message from the null sender.
-//! Pure but for the returned part, which is read from the message's content; if that cannot be read the notice goes without
-//! it. A message from the null sender never causes a notice, so there are no loops. All of it is ASCII except where the original
-//! is not: non-ASCII addresses are written in the form of RFC 6533 §3 that any mail system carries.
+//! [`due`] decides by the rules of RFC 3461 who gets a notice; [`compose`] writes one, as a message from the null
+//! sender. Pure but for the returned part, which is read from the message's content; if that cannot be read the
+//! notice goes without it. A message from the null sender never causes a notice, so there are no loops. All of it is
+//! ASCII except where the original is not: non-ASCII addresses are written in the form of RFC 6533 §3 that any mail
+//! system carries.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,8 +15,7 @@ use gatepost_smtp::client::Answer;
 
 use super::content::Content;
 use crate::message::{
-    Body, Envelope, Id, MailParams, NewMessage, Notify, Origin, QueueState, Recipient, SessionFacts,
-    since_epoch,
+    Body, Envelope, Id, MailParams, NewMessage, Notify, Origin, QueueState, Recipient, SessionFacts, since_epoch,
 };
 
 /// The most of a message that is returned in full, in bytes; of a larger one only the header. Postfix has the same.
@@ -56,7 +56,8 @@ pub struct Report<'a> {
     pub host: Option<&'a str>,
 }
 
-/// Whether a recipient's sender is told (RFC 3461 §4.1, §5.2). Without NOTIFY: failures, and delays as all mail systems do.
+/// Whether a recipient's sender is told (RFC 3461 §4.1, §5.2). Without NOTIFY: failures, and delays as all mail
+/// systems do.
 pub fn due(kind: Kind, sender: &str, notify: Option<Notify>) -> bool {
     if sender.is_empty() {
         return false;
@@ -115,7 +116,10 @@ pub async fn compose(
                 smtputf8: !state.envelope.sender.is_ascii(),
                 ..MailParams::default()
             },
-            recipients: vec![Recipient { address: state.envelope.sender.clone(), ..Recipient::default() }],
+            recipients: vec![Recipient {
+                address: state.envelope.sender.clone(),
+                ..Recipient::default()
+            }],
         },
         head: Bytes::new(),
         body: Body::Memory(body.into()),
@@ -160,7 +164,10 @@ fn part(body: &mut Vec<u8>, boundary: &str, kind: &str, content: &[u8]) {
 }
 
 fn text_type(text: &str) -> String {
-    format!("text/plain; charset={}", if text.is_ascii() { "us-ascii" } else { "utf-8" })
+    format!(
+        "text/plain; charset={}",
+        if text.is_ascii() { "us-ascii" } else { "utf-8" }
+    )
 }
 
 /// For people.
@@ -168,7 +175,8 @@ fn explanation(kind: Kind, speaker: &Speaker<'_>, state: &QueueState, reports: &
     let mut text = format!("This is the mail system at {}.\r\n\r\n", speaker.hostname);
     match kind {
         Kind::Failed => text.push_str(
-            "Your message could not be delivered to the recipients below. It will not be\r\ntried again; for them, it has been dropped.\r\n",
+            "Your message could not be delivered to the recipients below. It will not be\r\n\
+             tried again; for them, it has been dropped.\r\n",
         ),
         Kind::Delayed => {
             let _ = write!(
@@ -179,18 +187,30 @@ fn explanation(kind: Kind, speaker: &Speaker<'_>, state: &QueueState, reports: &
             );
         }
         Kind::Success => text.push_str(
-            "Your message was delivered, or handed on to a mail system that sends no such\r\nreports, for the recipients below.\r\n",
+            "Your message was delivered, or handed on to a mail system that sends no such\r\n\
+             reports, for the recipients below.\r\n",
         ),
     }
-    let _ = write!(text, "\r\nIt was received {} ({} bytes).\r\n", date(state.origin.received), state.size);
+    let _ = write!(
+        text,
+        "\r\nIt was received {} ({} bytes).\r\n",
+        date(state.origin.received),
+        state.size
+    );
     for report in reports {
         let said = if report.answer.remote {
-            format!("{} said: {}", report.host.unwrap_or("the next hop"), report.answer.reply)
+            format!(
+                "{} said: {}",
+                report.host.unwrap_or("the next hop"),
+                report.answer.reply
+            )
         } else {
             report.answer.reply.text().replace('\n', " ")
         };
         let original = report.recipient.original.as_deref();
-        let of = original.map_or(String::new(), |original| format!(" (addressed as <{}>)", one_line(original)));
+        let of = original.map_or(String::new(), |original| {
+            format!(" (addressed as <{}>)", one_line(original))
+        });
         let _ = write!(
             text,
             "\r\n<{}>{of}:\r\n{}\r\n",
@@ -211,12 +231,26 @@ fn status_part(kind: Kind, speaker: &Speaker<'_>, state: &QueueState, reports: &
     field(&mut fields, "Arrival-Date", &date(state.origin.received));
     for report in reports {
         fields.push_str("\r\n");
-        if let Some((kind, address)) = report.recipient.params.orcpt.as_deref().and_then(|orcpt| orcpt.split_once(';')) {
-            field(&mut fields, "Original-Recipient", &format!("{kind}; {}", ascii_address(&decode_xtext(address))));
+        if let Some((kind, address)) = report
+            .recipient
+            .params
+            .orcpt
+            .as_deref()
+            .and_then(|orcpt| orcpt.split_once(';'))
+        {
+            field(
+                &mut fields,
+                "Original-Recipient",
+                &format!("{kind}; {}", ascii_address(&decode_xtext(address))),
+            );
         }
         let address = &report.recipient.address;
         let kind_of_address = if address.is_ascii() { "rfc822" } else { "utf-8" };
-        field(&mut fields, "Final-Recipient", &format!("{kind_of_address}; {}", ascii_address(address)));
+        field(
+            &mut fields,
+            "Final-Recipient",
+            &format!("{kind_of_address}; {}", ascii_address(address)),
+        );
         field(&mut fields, "Action", report.action);
         field(&mut fields, "Status", &status(kind, report.answer));
         if let Some(host) = report.host {
@@ -260,9 +294,7 @@ struct Returned {
 
 /// RET (RFC 3461 §4.3) is about failures; other notices have the header. Unasked, a small message is returned whole.
 async fn returned(kind: Kind, state: &QueueState, content: &Content) -> Option<Returned> {
-    let full = kind == Kind::Failed
-        && state.envelope.params.ret_full.unwrap_or(true)
-        && content.len() <= MAX_RETURNED;
+    let full = kind == Kind::Failed && state.envelope.params.ret_full.unwrap_or(true) && content.len() <= MAX_RETURNED;
     // RFC 6533 §6: what has UTF-8 in its header is message/global.
     let limit = if full { MAX_RETURNED as usize } else { MAX_HEADER };
     let mut bytes = content.beginning(limit).await.ok()?;
@@ -285,7 +317,10 @@ async fn returned(kind: Kind, state: &QueueState, content: &Content) -> Option<R
 
 /// Where the header ends, its last CRLF included.
 fn memchr_blank_line(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|window| window == b"\r\n\r\n").map(|at| at + 2)
+    bytes
+        .windows(4)
+        .position(|window| window == b"\r\n\r\n")
+        .map(|at| at + 2)
 }
 
 /// `+3D` is `=` (RFC 3461 §4). What is not well formed stays as it is.
@@ -294,7 +329,10 @@ fn decode_xtext(text: &str) -> String {
     let mut rest = text.as_bytes();
     while let Some((&byte, tail)) = rest.split_first() {
         let hex = tail.get(..2).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.filter(|_| byte == b'+').and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+        match hex
+            .filter(|_| byte == b'+')
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok())
+        {
             Some(decoded) => {
                 out.push(decoded);
                 rest = &tail[2..];
@@ -363,7 +401,9 @@ fn wrap(text: &str, first: &str, indent: &str) -> String {
 /// RFC 5322 §3.3, in UTC.
 pub fn date(at: SystemTime) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let seconds = since_epoch(at).as_secs();
     let (days, time) = (seconds / 86_400, seconds % 86_400);
     // Days since 1970 to a date of the Gregorian calendar, with years that begin in March (Hinnant's civil_from_days).

@@ -1,7 +1,7 @@
 //! Where the policy meets delivery: what it may decide before an attempt and hears after one.
 //!
-//! Delivery knows the policy only through [`DeliveryPolicy`], so it can be run, and tested, with [`NoPolicy`]. A hook that
-//! nobody implements costs one virtual call a message.
+//! Delivery knows the policy only through [`DeliveryPolicy`], so it can be run, and tested, with [`NoPolicy`]. A hook
+//! that nobody implements costs one virtual call a message.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -39,8 +39,8 @@ pub trait DeliveryPolicy: Send + Sync {
         false
     }
 
-    /// After an attempt, for one recipient. For a deferred one the answer is the pause until the next attempt, if the policy
-    /// wants another than the schedule's; at most [`MAX_PAUSE`] is heeded.
+    /// After an attempt, for one recipient. For a deferred one the answer is the pause until the next attempt, if the
+    /// policy wants another than the schedule's; at most [`MAX_PAUSE`] is heeded.
     fn on_delivery<'a>(
         &'a self,
         _id: Id,
@@ -59,7 +59,8 @@ pub const MAX_PAUSE: Duration = Duration::from_secs(604_800);
 pub enum RouteDecision {
     /// Deliver it, by the configured routes unless the choice says otherwise.
     Go(RouteChoice),
-    /// Hold the whole message for an operator, with this reason. Recipients with another decision are still attempted first.
+    /// Hold the whole message for an operator, with this reason. Recipients with another decision are still attempted
+    /// first.
     Hold(String),
     /// Fail the recipient for good: it is bounced with this reply.
     Fail(Reply),
@@ -80,8 +81,11 @@ pub struct RouteChoice {
 
 impl RouteDecision {
     /// No opinion.
-    pub const PASS: RouteDecision =
-        RouteDecision::Go(RouteChoice { route: None, source_address: None, tls: None });
+    pub const PASS: RouteDecision = RouteDecision::Go(RouteChoice {
+        route: None,
+        source_address: None,
+        tls: None,
+    });
 }
 
 /// How an attempt ended for one recipient.

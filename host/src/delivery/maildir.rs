@@ -1,14 +1,14 @@
 //! Delivery into a maildir: a file that is complete and on the disk before it gets its name in `new`.
 //!
-//! One file a message, with a Delivered-To field for each recipient that the route has for it. A reader of the folder never sees
-//! a partial message; a crash leaves at most a file in `tmp`. Every failure is temporary: the mail stays in the queue.
+//! One file a message, with a Delivered-To field for each recipient that the route has for it. A reader of the folder
+//! never sees a partial message; a crash leaves at most a file in `tmp`. Every failure is temporary: the mail stays
+//! in the queue.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
-use bytes::Bytes;
 use tokio::fs;
 use tokio::io::AsyncWriteExt as _;
 
@@ -22,8 +22,8 @@ pub struct Labels<'a> {
     pub recipients: Vec<&'a str>,
 }
 
-/// Puts a message into the maildir at `path`, which is made if it is not there. Durable when it returns; the name that the
-/// file got in `new` is returned.
+/// Puts a message into the maildir at `path`, which is made if it is not there. Durable when it returns; the name
+/// that the file got in `new` is returned.
 pub async fn deliver(path: &Path, hostname: &str, labels: &Labels<'_>, content: &Content) -> io::Result<String> {
     let [tmp, new, cur] = ["tmp", "new", "cur"].map(|folder| path.join(folder));
     let name = unique_name(hostname);
@@ -57,7 +57,12 @@ pub async fn deliver(path: &Path, hostname: &str, labels: &Labels<'_>, content: 
 }
 
 async fn create(path: &PathBuf) -> io::Result<fs::File> {
-    fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).await
+    fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .await
 }
 
 /// RFC 5321 §4.4 has the Return-Path at the final delivery; the other is what everybody adds.
@@ -80,31 +85,40 @@ fn unique_name(hostname: &str) -> String {
     let now = since_epoch(SystemTime::now());
     let count = COUNTER.fetch_add(1, Ordering::Relaxed);
     let host = hostname.replace('/', "\\057").replace(':', "\\072");
-    format!("{}.M{}P{}Q{count}.{host}", now.as_secs(), now.subsec_micros(), std::process::id())
-}
-
-/// A message in memory, for tests and for what is small.
-impl From<(Bytes, Bytes)> for Content {
-    fn from((head, body): (Bytes, Bytes)) -> Content {
-        Content::in_memory(head, body)
-    }
+    format!(
+        "{}.M{}P{}Q{count}.{host}",
+        now.as_secs(),
+        now.subsec_micros(),
+        std::process::id()
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     #[tokio::test]
     async fn a_message_appears_in_new_and_nothing_stays_in_tmp() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("a/maildir");
-        let content = Content::from((Bytes::from_static(b"Received: x\r\n"), Bytes::from_static(b"Subject: s\r\n\r\n.b\r\n")));
-        let labels = Labels { sender: "a@x\r\nEvil: y", recipients: vec!["b@y", "c@y"] };
-        let name = deliver(&path, "host/a:b", &labels, &content).await.expect("the folder is writable");
+        let content = Content::in_memory(
+            Bytes::from_static(b"Received: x\r\n"),
+            Bytes::from_static(b"Subject: s\r\n\r\n.b\r\n"),
+        );
+        let labels = Labels {
+            sender: "a@x\r\nEvil: y",
+            recipients: vec!["b@y", "c@y"],
+        };
+        let name = deliver(&path, "host/a:b", &labels, &content)
+            .await
+            .expect("the folder is writable");
         let written = std::fs::read_to_string(path.join("new").join(&name)).expect("the message");
         assert_eq!(
             written,
-            "Return-Path: <a@xEvil: y>\r\nDelivered-To: b@y\r\nDelivered-To: c@y\r\nReceived: x\r\nSubject: s\r\n\r\n.b\r\n"
+            "Return-Path: <a@xEvil: y>\r\nDelivered-To: b@y\r\nDelivered-To: c@y\r\n\
+             Received: x\r\nSubject: s\r\n\r\n.b\r\n"
         );
         assert!(!name.contains(['/', ':']));
         assert_eq!(std::fs::read_dir(path.join("tmp")).expect("tmp").count(), 0);
@@ -115,8 +129,11 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("file");
         std::fs::write(&path, "").expect("a file");
-        let labels = Labels { sender: "", recipients: vec!["b@y"] };
-        let content = Content::from((Bytes::new(), Bytes::new()));
+        let labels = Labels {
+            sender: "",
+            recipients: vec!["b@y"],
+        };
+        let content = Content::in_memory(Bytes::new(), Bytes::new());
         assert!(deliver(&path, "host", &labels, &content).await.is_err());
     }
 }

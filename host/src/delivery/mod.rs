@@ -7,16 +7,21 @@
 //!   +--settle, notices (append)------------- transit <----- results, one a recipient -------+
 //! ```
 //!
-//! The dispatcher claims what is due, splits each message by destination and queues the parts ([`route`], [`destination`]).
-//! Workers carry them over connections that are kept while there is work ([`attempt`], [`connection`]); results come
-//! together in [`transit`], which logs, bounces ([`dsn`]) and settles. It never changes a message and never decides policy:
-//! that is asked through [`DeliveryPolicy`].
+//! The dispatcher claims what is due, splits each message by destination and queues the parts ([`route`],
+//! [`destination`]). Workers carry them over connections that are kept while there is work ([`attempt`],
+//! [`connection`]); results come together in [`transit`], which logs, bounces ([`dsn`]) and settles. It never changes
+//! a message and never decides policy: that is asked through [`DeliveryPolicy`].
 //!
 //! Everything is bounded: messages in flight ([`MAX_IN_FLIGHT`]), parts queued for a destination
-//! ([`destination::MAX_QUEUE`]), connections (configuration). Every failure ends as an answer for a recipient; whatever is
-//! not certain to be delivered stays in the spool. A next hop's 250 is queued to the spool before the connection is used
-//! again, so a crash can repeat a delivery only within the spool's own delay
+//! ([`destination::MAX_QUEUE`]), connections (configuration). Every failure ends as an answer for a recipient;
+//! whatever is not certain to be delivered stays in the spool. A next hop's 250 is queued to the spool before the
+//! connection is used again, so a crash can repeat a delivery only within the spool's own delay
 //! ([`SETTLE_DELAY`](crate::spool::SETTLE_DELAY)).
+
+#![allow(
+    clippy::mutable_key_type,
+    reason = "a Key is compared by which route object it has, not by that one's counters"
+)]
 
 mod attempt;
 mod connection;
@@ -41,9 +46,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-pub use hooks::{
-    AttemptResult, BoxFuture, DeliveryPolicy, MAX_PAUSE, NoPolicy, Outcome, RouteChoice, RouteDecision,
-};
+pub use hooks::{AttemptResult, BoxFuture, DeliveryPolicy, MAX_PAUSE, NoPolicy, Outcome, RouteChoice, RouteDecision};
 pub use settings::{DeliveryConfig, RouteRuntime, SMTP_PORT};
 pub use tls::ClientTls;
 
@@ -58,6 +61,8 @@ use transit::{Ended, Part, Transit};
 pub const MAX_IN_FLIGHT: usize = 10_000;
 /// Messages that are claimed at once.
 const CLAIM_BATCH: usize = 256;
+/// Recipients in one part, and so in one transaction; RFC 5321 §4.5.3.1.8 lets a server refuse more.
+const MAX_RECIPIENTS: usize = 100;
 /// Messages whose on-route hooks run at a time.
 const MAX_ROUTING: usize = 64;
 /// How long the dispatcher waits for room in a destination's queue, before it turns to others.
@@ -72,7 +77,8 @@ const GIVE_BACK: Duration = Duration::from_secs(2);
 /// Starts delivery.
 pub struct Delivery;
 
-/// Running delivery. It goes on when the handle is dropped, as long as the runtime does; [`DeliveryHandle::drain`] ends it.
+/// Running delivery. It goes on when the handle is dropped, as long as the runtime does; [`DeliveryHandle::drain`]
+/// ends it.
 pub struct DeliveryHandle {
     shared: Arc<Shared>,
     dispatcher: Mutex<Option<JoinHandle<()>>>,
@@ -122,13 +128,16 @@ impl Delivery {
             stop: watch::Sender::new(false),
         });
         let dispatcher = tokio::spawn(dispatch(shared.clone()));
-        DeliveryHandle { shared, dispatcher: Mutex::new(Some(dispatcher)) }
+        DeliveryHandle {
+            shared,
+            dispatcher: Mutex::new(Some(dispatcher)),
+        }
     }
 }
 
 impl DeliveryHandle {
-    /// Takes over a new configuration for all messages that are claimed from now on. What is queued for a next hop already is
-    /// delivered as it was.
+    /// Takes over a new configuration for all messages that are claimed from now on. What is queued for a next hop
+    /// already is delivered as it was.
     pub fn reload(&self, config: Arc<DeliveryConfig>) {
         let mut total = self.shared.connections_total.lock();
         let wanted = config.connections_total;
@@ -147,8 +156,9 @@ impl DeliveryHandle {
         }
     }
 
-    /// Claims nothing more and waits until all attempts have ended; at the deadline those that are left are interrupted and their
-    /// messages given back to the queue. When it returns nothing of delivery uses the spool any more. True: all had ended.
+    /// Claims nothing more and waits until all attempts have ended; at the deadline those that are left are
+    /// interrupted and their messages given back to the queue. When it returns nothing of delivery uses the spool any
+    /// more. True: all had ended.
     pub async fn drain(&self, deadline: Duration) -> bool {
         self.shared.draining.send_replace(true);
         let mut dispatcher = self.dispatcher.lock().take();
@@ -179,7 +189,10 @@ impl DeliveryHandle {
 
     /// For metrics: messages in flight, parts that wait for a connection, and open connections.
     pub fn load(&self) -> DeliveryLoad {
-        let mut load = DeliveryLoad { in_flight: MAX_IN_FLIGHT - self.shared.in_flight.available_permits(), ..Default::default() };
+        let mut load = DeliveryLoad {
+            in_flight: MAX_IN_FLIGHT - self.shared.in_flight.available_permits(),
+            ..Default::default()
+        };
         for destination in self.shared.destinations.lock().values() {
             let (queued, connections) = destination.load();
             load.queued += queued;
@@ -245,7 +258,11 @@ async fn next_permit(shared: &Arc<Shared>) -> Option<OwnedSemaphorePermit> {
     shared.spool.wait_due().await;
     let more = shared.in_flight.available_permits().min(CLAIM_BATCH - 1);
     // The dispatcher alone takes permits, so what was available still is.
-    if let Ok(more) = shared.in_flight.clone().try_acquire_many_owned(u32::try_from(more).unwrap_or(0)) {
+    if let Ok(more) = shared
+        .in_flight
+        .clone()
+        .try_acquire_many_owned(u32::try_from(more).unwrap_or(0))
+    {
         permit.merge(more);
     }
     Some(permit)
@@ -258,7 +275,9 @@ async fn take(shared: &Arc<Shared>, claimed: Claimed, permit: OwnedSemaphorePerm
         return send(shared, message, decisions).await;
     }
     // Hooks take their time; the dispatcher does not wait for one message's.
-    let Ok(routing) = shared.routing.clone().acquire_owned().await else { return };
+    let Ok(routing) = shared.routing.clone().acquire_owned().await else {
+        return;
+    };
     let shared = shared.clone();
     tokio::spawn(async move {
         let pending = message.pending();
@@ -288,7 +307,13 @@ async fn send(shared: &Arc<Shared>, message: Arc<Transit>, decisions: Vec<RouteD
             }
             RouteDecision::Defer { reply, pause } => {
                 let pause = pause.map(|pause| pause.min(MAX_PAUSE));
-                ended.push((recipient, Ended { pause, ..Ended::by_us(Outcome::Deferred, Answer::local(reply)) }));
+                ended.push((
+                    recipient,
+                    Ended {
+                        pause,
+                        ..Ended::by_us(Outcome::Deferred, Answer::local(reply))
+                    },
+                ));
                 continue;
             }
             RouteDecision::Discard => {
@@ -315,7 +340,12 @@ async fn send(shared: &Arc<Shared>, message: Arc<Transit>, decisions: Vec<RouteD
             }
         }
     }
-    let (keys, mut recipients): (Vec<Key>, Vec<Vec<usize>>) = groups.into_iter().unzip();
+    let chunks = groups.iter().flat_map(|(key, group)| {
+        group
+            .chunks(MAX_RECIPIENTS)
+            .map(move |some| (key.clone(), some.to_vec()))
+    });
+    let (keys, mut recipients): (Vec<Key>, Vec<Vec<usize>>) = chunks.unzip();
     let before = !ended.is_empty() || recipients.is_empty();
     if before {
         recipients.push(ended.iter().map(|(recipient, _)| *recipient).collect());
@@ -330,7 +360,8 @@ async fn send(shared: &Arc<Shared>, message: Arc<Transit>, decisions: Vec<RouteD
     }
 }
 
-/// Queues a part. Waits a little for a queue that is full but moving; what cannot wait goes back to the spool for a while.
+/// Queues a part. Waits a little for a queue that is full but moving; what cannot wait goes back to the spool for a
+/// while.
 async fn queue(shared: &Arc<Shared>, key: Key, part: Part) {
     let destination = shared.destination(key);
     let mut part = part;
@@ -347,7 +378,10 @@ async fn queue(shared: &Arc<Shared>, key: Key, part: Part) {
     }
     if !destination.is_congested() {
         destination.set_congested(Instant::now() + OVERFLOW_PAUSE);
-        tracing::warn!(next_hop = destination.name, "more mail than the next hop takes: the rest waits in the spool");
+        tracing::warn!(
+            next_hop = destination.name,
+            "more mail than the next hop takes: the rest waits in the spool"
+        );
     }
     part.postpone(OVERFLOW_PAUSE.mul_f64(1.0 + schedule::chance())).await;
 }

@@ -1,7 +1,7 @@
 //! From a recipient to the hosts that take its mail: which destination it belongs to, and where that is.
 //!
-//! The order is the policy's choice, then a configured route for the domain, then the default next hop, then MX
-//! (RFC 5321 §5.1). A destination is what connections are shared by; its hosts are looked up when one is opened. Answers
+//! The order is the policy's choice, then a configured route for the domain, then the default next hop, then MX (RFC
+//! 5321 §5.1). A destination is what connections are shared by; its hosts are looked up when one is opened. Answers
 //! say whether a failure is the domain's own (permanent) or the network's (temporary). Connects to nothing.
 
 use std::hash::{Hash, Hasher};
@@ -80,7 +80,13 @@ pub fn destination(config: &DeliveryConfig, address: &str, choice: &RouteChoice)
         (None, None) => Target::Domain(config.hostname.as_str().into()),
         (None, Some(Err(_))) => match Address::parse(address).ok().and_then(|parsed| parsed.literal()) {
             Some(Literal::Ip(ip)) => Target::Address(ip),
-            _ => return Err(Answer::local(Reply::new(550, Enhanced(5, 1, 2), "the recipient's domain is not a name"))),
+            _ => {
+                return Err(Answer::local(Reply::new(
+                    550,
+                    Enhanced(5, 1, 2),
+                    "the recipient's domain is not a name",
+                )));
+            }
         },
     };
     Ok(Key {
@@ -119,7 +125,10 @@ impl Key {
 
     /// TLS from the first byte.
     pub fn implicit_tls(&self) -> bool {
-        matches!(&self.route.route.next_hop, Some(NextHop::Smtp { implicit_tls: true, .. }))
+        matches!(
+            &self.route.route.next_hop,
+            Some(NextHop::Smtp { implicit_tls: true, .. })
+        )
     }
 
     /// Where to connect, in the order in which to try. At least one place.
@@ -132,9 +141,16 @@ impl Key {
                 if is_ourselves(config, address) {
                     return Err(loops_back("the address literal"));
                 }
-                Ok(vec![Place { host: ip.to_string().into(), address }])
+                Ok(vec![Place {
+                    host: ip.to_string().into(),
+                    address,
+                }])
             }
-            (Target::NextHop, _) => Err(Answer::local(Reply::new(451, Enhanced(4, 3, 5), "no next hop to connect to"))),
+            (Target::NextHop, _) => Err(Answer::local(Reply::new(
+                451,
+                Enhanced(4, 3, 5),
+                "no next hop to connect to",
+            ))),
         }
     }
 }
@@ -144,13 +160,19 @@ impl Key {
 async fn fixed(dns: &Dns, host: &str, port: u16) -> Result<Vec<Place>, Answer> {
     let name: Arc<str> = host.into();
     if let Ok(ip) = host.parse::<IpAddr>() {
-        return Ok(vec![Place { host: name, address: SocketAddr::new(ip, port) }]);
+        return Ok(vec![Place {
+            host: name,
+            address: SocketAddr::new(ip, port),
+        }]);
     }
     let found = dns.addresses(host).await.map_err(|error| {
         let text = format!("cannot find the address of the next hop {host}: {error}");
         Answer::local(Reply::new(451, Enhanced(4, 4, 3), text))
     })?;
-    let place = |ip| Place { host: name.clone(), address: SocketAddr::new(ip, port) };
+    let place = |ip| Place {
+        host: name.clone(),
+        address: SocketAddr::new(ip, port),
+    };
     Ok(found.into_iter().take(MAX_ADDRESSES).map(place).collect())
 }
 
@@ -159,7 +181,10 @@ async fn mail_exchangers(config: &DeliveryConfig, dns: &Dns, domain: &str) -> Re
     let records = match dns.mx(domain).await {
         Ok(records) => order(records, |bound| (super::schedule::chance() * bound as f64) as usize),
         // No MX: the domain's own address counts as one, with preference 0.
-        Err(DnsError::NoData) => vec![Mx { preference: 0, exchange: domain.to_owned() }],
+        Err(DnsError::NoData) => vec![Mx {
+            preference: 0,
+            exchange: domain.to_owned(),
+        }],
         Err(DnsError::NoName) => {
             let text = format!("the domain {domain} does not exist");
             return Err(Answer::local(Reply::new(550, Enhanced(5, 1, 2), text)));
@@ -175,7 +200,10 @@ async fn mail_exchangers(config: &DeliveryConfig, dns: &Dns, domain: &str) -> Re
         return Err(Answer::local(Reply::new(556, Enhanced(5, 1, 10), text)));
     }
     let mut places = Vec::new();
-    let mut own = records.iter().find(|mx| mx.exchange.eq_ignore_ascii_case(&config.hostname)).map(|mx| mx.preference);
+    let mut own = records
+        .iter()
+        .find(|mx| mx.exchange.eq_ignore_ascii_case(&config.hostname))
+        .map(|mx| mx.preference);
     let mut problem = None;
     for mx in records.iter().filter(|mx| !mx.exchange.is_empty()) {
         // What is no better than ourselves would send the mail back to us. Records come best first.
@@ -184,19 +212,36 @@ async fn mail_exchangers(config: &DeliveryConfig, dns: &Dns, domain: &str) -> Re
         }
         match dns.addresses(&mx.exchange).await {
             Ok(addresses) => {
-                let addresses: Vec<_> = addresses.into_iter().map(|ip| SocketAddr::new(ip, config.mx_port)).collect();
+                let addresses: Vec<_> = addresses
+                    .into_iter()
+                    .map(|ip| SocketAddr::new(ip, config.mx_port))
+                    .collect();
                 if addresses.iter().any(|address| is_ourselves(config, *address)) {
                     own = Some(mx.preference);
                     places.retain(|(preference, _): &(u16, Place)| *preference < mx.preference);
                     break;
                 }
                 let host: Arc<str> = mx.exchange.as_str().into();
-                places.extend(addresses.into_iter().map(|address| (mx.preference, Place { host: host.clone(), address })));
+                places.extend(addresses.into_iter().map(|address| {
+                    (
+                        mx.preference,
+                        Place {
+                            host: host.clone(),
+                            address,
+                        },
+                    )
+                }));
             }
             Err(error) => {
                 let temporary = !error.is_not_found();
-                if problem.as_ref().is_none_or(|(was_temporary, _)| temporary && !was_temporary) {
-                    problem = Some((temporary, format!("cannot find the address of {}: {error}", mx.exchange)));
+                if problem
+                    .as_ref()
+                    .is_none_or(|(was_temporary, _)| temporary && !was_temporary)
+                {
+                    problem = Some((
+                        temporary,
+                        format!("cannot find the address of {}: {error}", mx.exchange),
+                    ));
                 }
             }
         }
@@ -216,7 +261,11 @@ async fn mail_exchangers(config: &DeliveryConfig, dns: &Dns, domain: &str) -> Re
             Answer::local(Reply::new(550, Enhanced(5, 1, 2), text))
         }
         Some((_, text)) => Answer::local(Reply::new(451, Enhanced(4, 4, 4), text)),
-        None => Answer::local(Reply::new(451, Enhanced(4, 4, 4), format!("no mail exchanger of {domain} has an address"))),
+        None => Answer::local(Reply::new(
+            451,
+            Enhanced(4, 4, 4),
+            format!("no mail exchanger of {domain} has an address"),
+        )),
     })
 }
 
@@ -254,10 +303,15 @@ mod tests {
 
     #[test]
     fn exchangers_are_sorted_and_shuffled_within_a_preference() {
-        let mx = |preference, exchange: &str| Mx { preference, exchange: exchange.to_owned() };
+        let mx = |preference, exchange: &str| Mx {
+            preference,
+            exchange: exchange.to_owned(),
+        };
         let records = || vec![mx(20, "c"), mx(10, "a"), mx(10, "b"), mx(5, "z")];
         let names = |records: Vec<Mx>| records.into_iter().map(|mx| mx.exchange).collect::<String>();
-        let mut seen: Vec<String> = (0..4).map(|pick| names(order(records(), |bound| pick % bound))).collect();
+        let mut seen: Vec<String> = (0..4)
+            .map(|pick| names(order(records(), |bound| pick % bound)))
+            .collect();
         seen.sort();
         seen.dedup();
         assert_eq!(seen, ["zabc", "zbac"]);

@@ -27,9 +27,21 @@ mod tests {
     #[test]
     fn pauses_follow_the_list_and_the_last_repeats() {
         let retry = [60, 300, 3600].map(Duration::from_secs);
-        let cases = [(1, 0.5, 60), (2, 0.5, 300), (3, 0.5, 3600), (99, 0.5, 3600), (1, 0.0, 54), (2, 0.0, 270), (0, 0.5, 60)];
+        let cases = [
+            (1, 0.5, 60),
+            (2, 0.5, 300),
+            (3, 0.5, 3600),
+            (99, 0.5, 3600),
+            (1, 0.0, 54),
+            (2, 0.0, 270),
+            (0, 0.5, 60),
+        ];
         for (attempts, chance, seconds) in cases {
-            assert_eq!(pause(&retry, attempts, chance).as_secs_f64().round() as u64, seconds, "attempt {attempts}");
+            assert_eq!(
+                pause(&retry, attempts, chance).as_secs_f64().round() as u64,
+                seconds,
+                "attempt {attempts}"
+            );
         }
         assert!(pause(&retry, 1, 0.999) < Duration::from_secs(67));
         assert!((0..1000).map(|_| chance()).all(|chance| (0.0..1.0).contains(&chance)));

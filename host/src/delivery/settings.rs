@@ -53,8 +53,8 @@ pub struct RouteRuntime {
 }
 
 impl DeliveryConfig {
-    /// `secret` reads a password file; it is called for each route that names one. Fails if a secret cannot be had, or if
-    /// certificates are to be verified and the system has no trust anchors.
+    /// `secret` reads a password file; it is called for each route that names one. Fails if a secret cannot be had,
+    /// or if certificates are to be verified and the system has no trust anchors.
     pub fn new(
         config: &Config,
         metrics: &Metrics,
@@ -66,10 +66,17 @@ impl DeliveryConfig {
                 Some(configured) => {
                     let password = secret(&configured.password_file)
                         .with_context(|| format!("the password of route \"{}\"", route.name))?;
-                    Some(Credentials { username: configured.username.clone(), password: password.to_string() })
+                    Some(Credentials {
+                        username: configured.username.clone(),
+                        password: password.to_string(),
+                    })
                 }
             };
-            Ok(Arc::new(RouteRuntime { route: route.clone(), credentials, metrics: metrics.route(&route.name) }))
+            Ok(Arc::new(RouteRuntime {
+                route: route.clone(),
+                credentials,
+                metrics: metrics.route(&route.name),
+            }))
         };
         let delivery = &config.delivery;
         let default = runtime(&delivery.default)?;

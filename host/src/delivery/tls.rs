@@ -1,8 +1,9 @@
 //! TLS towards next hops: which certificate is good enough for which mode.
 //!
-//! Opportunistic and required TLS take any certificate (RFC 7435: encryption against who only listens) but still check
-//! that the peer has its key; `verify` takes only one that the system's trust anchors vouch for under the next hop's name.
-//! Nothing here connects. Without trust anchors it fails when the configuration is taken over, not at the first mail.
+//! Opportunistic and required TLS take any certificate (RFC 7435: encryption against who only listens) but still
+//! check that the peer has its key; `verify` takes only one that the system's trust anchors vouch for under the next
+//! hop's name. Nothing here connects. Without trust anchors it fails when the configuration is taken over, not at the
+//! first mail.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -24,8 +25,8 @@ pub struct ClientTls {
 }
 
 impl ClientTls {
-    /// `verifies`: some route asks for verified certificates. A policy that asks for it when no route does gets it as well,
-    /// if the system has trust anchors.
+    /// `verifies`: some route asks for verified certificates. A policy that asks for it when no route does gets it as
+    /// well, if the system has trust anchors.
     pub fn new(verifies: bool) -> anyhow::Result<ClientTls> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let anchors = rustls_platform_verifier::Verifier::new(provider)
@@ -41,7 +42,8 @@ impl ClientTls {
     pub fn with_verifier(verifier: Option<Arc<dyn ServerCertVerifier>>) -> anyhow::Result<ClientTls> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let config = |verifier: Arc<dyn ServerCertVerifier>| -> anyhow::Result<Arc<ClientConfig>> {
-            let builder = ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+            let builder =
+                ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
             let builder = builder.dangerous().with_custom_certificate_verifier(verifier);
             Ok(Arc::new(builder.with_no_client_auth()))
         };
@@ -53,7 +55,11 @@ impl ClientTls {
 
     /// The connector for a mode; `None` if `verify` is asked for and nothing can be verified.
     pub fn connector(&self, mode: TlsMode) -> Option<TlsConnector> {
-        let config = if mode == TlsMode::Verify { self.verified.as_ref()? } else { &self.any };
+        let config = if mode == TlsMode::Verify {
+            self.verified.as_ref()?
+        } else {
+            &self.any
+        };
         Some(TlsConnector::from(config.clone()))
     }
 }

@@ -1,14 +1,15 @@
-//! A claimed message on its way: its parts go to their destinations, their results come back, and the message is settled.
+//! A claimed message on its way: its parts go to their destinations, their results come back, and the message is
+//! settled.
 //!
 //! A message is split into one [`Part`] for each destination. Whoever holds a part ends it with the results for its
-//! recipients; one that is dropped unended (a task that was cancelled, or panicked) ends by itself, so that no message is
-//! ever left claimed. After the last part come the notices, then the settling. A recipient that has been delivered while
-//! other parts still go on is recorded at once, because a crash would deliver it again.
+//! recipients; one that is dropped unended (a task that was cancelled, or panicked) ends by itself, so that no
+//! message is ever left claimed. After the last part come the notices, then the settling. A recipient that has been
+//! delivered while other parts still go on is recorded at once, because a crash would deliver it again.
 //!
 //! Notices are queued before the message is settled: a crash between the two repeats a notice rather than losing it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use gatepost_smtp::client::Answer;
@@ -18,9 +19,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::Shared;
 use super::content::Content;
+use super::destination::Destination;
 use super::dsn::{self, Kind, Report, Speaker};
 use super::hooks::{AttemptResult, MAX_PAUSE, Outcome};
-use super::destination::Destination;
 use super::route::Place;
 use super::schedule;
 use super::settings::DeliveryConfig;
@@ -39,8 +40,8 @@ pub struct Transit {
     pub id: Id,
     /// As it was claimed.
     pub state: Arc<QueueState>,
-    /// The pause after this attempt, unless the policy or the circumstances say otherwise.
-    pause: Duration,
+    /// The pause after this attempt, unless the policy or the circumstances say otherwise; drawn when it is needed.
+    pause: OnceLock<Duration>,
     claimed: tokio::sync::Mutex<Option<Claimed>>,
     results: Mutex<Results>,
     /// Parts that have not ended.
@@ -77,7 +78,15 @@ pub struct Ended {
 impl Ended {
     /// An answer that was not given by a host.
     pub fn by_us(outcome: Outcome, answer: Answer) -> Ended {
-        Ended { outcome, answer, place: None, tls: None, promised: false, final_delivery: false, pause: None }
+        Ended {
+            outcome,
+            answer,
+            place: None,
+            tls: None,
+            promised: false,
+            final_delivery: false,
+            pause: None,
+        }
     }
 
     /// What a reply means for its recipient.
@@ -111,14 +120,17 @@ impl Transit {
         permit: OwnedSemaphorePermit,
     ) -> Transit {
         let state = claimed.state.clone();
-        let pause = schedule::pause(&config.retry, state.attempts + 1, schedule::chance());
-        let results = Results { ended: vec![None; state.envelope.recipients.len()], hold: None, postponed: None };
+        let results = Results {
+            ended: vec![None; state.envelope.recipients.len()],
+            hold: None,
+            postponed: None,
+        };
         Transit {
             shared,
             config,
             id: claimed.id,
             state,
-            pause,
+            pause: OnceLock::new(),
             claimed: tokio::sync::Mutex::new(Some(claimed)),
             results: Mutex::new(results),
             parts: AtomicUsize::new(0),
@@ -129,7 +141,10 @@ impl Transit {
     /// The recipients that wait for an attempt.
     pub fn pending(&self) -> Vec<usize> {
         let recipients = self.state.envelope.recipients.iter().enumerate();
-        recipients.filter(|(_, rcpt)| rcpt.status == RecipientStatus::Pending).map(|(index, _)| index).collect()
+        recipients
+            .filter(|(_, rcpt)| rcpt.status == RecipientStatus::Pending)
+            .map(|(index, _)| index)
+            .collect()
     }
 
     /// Holds the message once its parts have ended.
@@ -140,25 +155,33 @@ impl Transit {
     /// Makes the parts. At least one: a message for whom nothing is to be attempted ends through an empty part.
     pub fn split(self: Arc<Transit>, groups: Vec<Vec<usize>>) -> Vec<Part> {
         self.parts.store(groups.len(), Ordering::Relaxed);
-        let part = |recipients| Part { message: self.clone(), recipients, ended: false };
+        let part = |recipients| Part {
+            message: self.clone(),
+            recipients,
+            ended: false,
+        };
         groups.into_iter().map(part).collect()
     }
 
     /// What goes out.
     pub async fn content(&self) -> Result<Content, Trouble> {
-        let (head, body) = self.shared.spool.content(self.id).await.map_err(|error| match error.kind() {
-            std::io::ErrorKind::InvalidData => Trouble::Spoilt(error.to_string()),
-            _ => Trouble::Temporary(format!("cannot read the message from the spool: {error}")),
-        })?;
+        let (head, body) = self
+            .shared
+            .spool
+            .content(self.id)
+            .await
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::InvalidData => Trouble::Spoilt(error.to_string()),
+                _ => Trouble::Temporary(format!("cannot read the message from the spool: {error}")),
+            })?;
         Ok(Content::new(head, body, self.shared.spool.clone()))
     }
 
-    async fn part_ended(&self, part: &[usize], mut ended: Vec<(usize, Ended)>, via: Option<&Destination>) {
+    async fn part_ended(&self, mut ended: Vec<(usize, Ended)>, via: Option<&Destination>) {
         self.expire(&mut ended);
         self.tell_policy(&mut ended, via).await;
         self.log(&ended, via);
         let definite = ended.iter().any(|(_, ended)| ended.outcome != Outcome::Deferred);
-        debug_assert!(ended.iter().all(|(recipient, _)| part.contains(recipient)));
         {
             let mut results = self.results.lock();
             for (recipient, ended) in ended {
@@ -178,7 +201,10 @@ impl Transit {
             return;
         }
         for (_, ended) in ended.iter_mut().filter(|(_, ended)| ended.outcome == Outcome::Deferred) {
-            let text = format!("delivery time expired; the last attempt ended with: {}", ended.answer.reply);
+            let text = format!(
+                "delivery time expired; the last attempt ended with: {}",
+                ended.answer.reply
+            );
             ended.outcome = Outcome::Failed;
             ended.answer = Answer::local(Reply::new(554, Enhanced(5, 4, 7), text));
         }
@@ -209,7 +235,9 @@ impl Transit {
         let now = SystemTime::now();
         let mut rest: Vec<&(usize, Ended)> = ended.iter().collect();
         while let Some((_, first)) = rest.first().copied() {
-            let same = |(_, ended): &&(usize, Ended)| ended.outcome == first.outcome && ended.answer == first.answer && ended.place == first.place;
+            let same = |(_, ended): &&(usize, Ended)| {
+                ended.outcome == first.outcome && ended.answer == first.answer && ended.place == first.place
+            };
             let recipients: Vec<&str> = rest
                 .iter()
                 .copied()
@@ -244,13 +272,20 @@ impl Transit {
                 reply: &first.answer.reply.to_string(),
                 attempt: self.state.attempts + 1,
                 age: self.age(),
-                next_attempt: deferred.then(|| now + first.pause.unwrap_or(self.pause)),
+                next_attempt: deferred.then(|| now + first.pause.unwrap_or_else(|| self.pause())),
             });
         }
     }
 
+    fn pause(&self) -> Duration {
+        let draw = || schedule::pause(&self.config.retry, self.state.attempts + 1, schedule::chance());
+        *self.pause.get_or_init(draw)
+    }
+
     fn age(&self) -> Duration {
-        SystemTime::now().duration_since(self.state.origin.received).unwrap_or_default()
+        SystemTime::now()
+            .duration_since(self.state.origin.received)
+            .unwrap_or_default()
     }
 
     /// The state with what is known so far.
@@ -263,20 +298,30 @@ impl Transit {
             let Some(ended) = ended else { continue };
             attempted = true;
             match ended.outcome {
-                Outcome::Delivered => recipient.status = RecipientStatus::Delivered { reply: ended.answer.reply.to_string() },
-                Outcome::Failed => recipient.status = RecipientStatus::Failed { reply: ended.answer.reply.to_string() },
+                Outcome::Delivered => {
+                    recipient.status = RecipientStatus::Delivered {
+                        reply: ended.answer.reply.to_string(),
+                    }
+                }
+                Outcome::Failed => {
+                    recipient.status = RecipientStatus::Failed {
+                        reply: ended.answer.reply.to_string(),
+                    }
+                }
                 Outcome::Discarded => recipient.status = RecipientStatus::Discarded,
                 Outcome::Deferred => {
                     state.last_error = Some(ended.answer.reply.to_string());
                     // The message comes back for whoever is due first.
-                    let own = ended.pause.unwrap_or(self.pause);
+                    let own = ended.pause.unwrap_or_else(|| self.pause());
                     pause = Some(pause.map_or(own, |pause| pause.min(own)));
                 }
             }
         }
         state.attempts += u32::from(attempted);
         let pause = [pause, results.postponed].into_iter().flatten().min();
-        state.next_attempt = pause.filter(|pause| !pause.is_zero()).map(|pause| SystemTime::now() + pause);
+        state.next_attempt = pause
+            .filter(|pause| !pause.is_zero())
+            .map(|pause| SystemTime::now() + pause);
         state.held = state.held.or_else(|| results.hold.clone());
         state
     }
@@ -289,7 +334,7 @@ impl Transit {
         state.attempts = self.state.attempts;
         state.held.clone_from(&self.state.held);
         // For a crash: when the recipients that are still being attempted are tried again.
-        state.next_attempt = Some(SystemTime::now() + self.pause);
+        state.next_attempt = Some(SystemTime::now() + self.pause());
         if let Err(error) = self.shared.spool.settle(claimed, state).await {
             tracing::warn!(message_id = %self.id, %error, "cannot record deliveries");
         }
@@ -301,11 +346,13 @@ impl Transit {
     async fn finish(&self) {
         let mut state = self.state_so_far();
         if let Err(error) = self.send_notices(&mut state).await {
-            tracing::warn!(message_id = %self.id, %error, "cannot queue a notice; the recipients it is about stay in the queue");
+            tracing::warn!(message_id = %self.id, %error, "cannot queue a notice; its recipients stay in the queue");
         }
         let mut claim = self.claimed.lock().await;
         // A checkpoint may have lost it to an operator who has let go since.
-        let Some(claimed) = claim.take().or_else(|| self.shared.spool.claim(self.id)) else { return };
+        let Some(claimed) = claim.take().or_else(|| self.shared.spool.claim(self.id)) else {
+            return;
+        };
         let untouched = state.attempts == self.state.attempts && state.held.is_none() && state.next_attempt.is_none();
         if untouched && !state.is_finished() {
             // Nothing was attempted: dropped, it goes back as it was, without a record.
@@ -316,8 +363,8 @@ impl Transit {
         }
     }
 
-    /// Queues the notices that are due. If the spool refuses one about failures, those recipients stay pending, and what
-    /// failed them will do so again.
+    /// Queues the notices that are due. If the spool refuses one about failures, those recipients stay pending, and
+    /// what failed them will do so again.
     async fn send_notices(&self, state: &mut QueueState) -> Result<(), crate::spool::SpoolError> {
         let ended = self.results.lock().ended.clone();
         let sender = &self.state.envelope.sender;
@@ -335,7 +382,9 @@ impl Transit {
         let mut by_kind: [(Kind, Vec<usize>); 3] =
             [Kind::Failed, Kind::Delayed, Kind::Success].map(|kind| (kind, Vec::new()));
         for (recipient, one) in ended.iter().enumerate() {
-            let Some(kind) = one.as_ref().and_then(|one| kind_of(recipient, one)) else { continue };
+            let Some(kind) = one.as_ref().and_then(|one| kind_of(recipient, one)) else {
+                continue;
+            };
             for (_, list) in by_kind.iter_mut().filter(|(of, _)| *of == kind) {
                 list.push(recipient);
             }
@@ -403,33 +452,42 @@ pub enum Trouble {
 }
 
 impl Part {
-    /// Ends the part with what an attempt came to for its recipients, at a destination. Recipients that are missing were not
-    /// attempted.
-    pub async fn end(mut self, ended: Vec<(usize, Ended)>, via: &Destination) {
-        self.ended = true;
-        self.message.part_ended(&self.recipients, ended, Some(via)).await;
+    /// Ends the part with what an attempt came to for its recipients, at a destination. Recipients that are missing
+    /// were not attempted.
+    pub async fn end(self, ended: Vec<(usize, Ended)>, via: &Arc<Destination>) {
+        self.record(ended, Some(via.clone())).await;
     }
 
     /// The same answer for all.
-    pub async fn end_all(self, ended: Ended, via: &Destination) {
-        let all = self.recipients.iter().map(|recipient| (*recipient, ended.clone())).collect();
+    pub async fn end_all(self, ended: Ended, via: &Arc<Destination>) {
+        let all = self
+            .recipients
+            .iter()
+            .map(|recipient| (*recipient, ended.clone()))
+            .collect();
         self.end(all, via).await;
     }
 
     /// As [`Part::end_all`], for what was decided before there was a destination.
-    pub async fn end_before(mut self, ended: Vec<(usize, Ended)>) {
-        self.ended = true;
-        self.message.part_ended(&self.recipients, ended, None).await;
+    pub async fn end_before(self, ended: Vec<(usize, Ended)>) {
+        self.record(ended, None).await;
     }
 
     /// No attempt was made: back into the queue for `pause`.
-    pub async fn postpone(mut self, pause: Duration) {
-        self.ended = true;
+    pub async fn postpone(self, pause: Duration) {
         {
             let mut results = self.message.results.lock();
             results.postponed = Some(results.postponed.map_or(pause, |other| other.min(pause)));
         }
-        self.message.part_ended(&self.recipients, Vec::new(), None).await;
+        self.record(Vec::new(), None).await;
+    }
+
+    /// In a task of its own, because a worker that is interrupted must not forget what was delivered.
+    async fn record(mut self, ended: Vec<(usize, Ended)>, via: Option<Arc<Destination>>) {
+        self.ended = true;
+        let message = self.message.clone();
+        // It fails only if it panicked, which the panic hook has reported.
+        let _ = tokio::spawn(async move { message.part_ended(ended, via.as_deref()).await }).await;
     }
 }
 
@@ -439,16 +497,22 @@ impl Drop for Part {
             return;
         }
         // Without a runtime the process is ending, and the claim ends with it.
-        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else {
+            return;
+        };
         let (message, recipients) = (self.message.clone(), std::mem::take(&mut self.recipients));
         let ended = if message.shared.is_stopping() {
             Vec::new()
         } else {
             // A fault of ours must not become a message that is attempted without pause.
-            let answer = Answer::local(Reply::new(451, Enhanced(4, 3, 0), "the attempt was abandoned by an internal error"));
+            let answer = Answer::local(Reply::new(
+                451,
+                Enhanced(4, 3, 0),
+                "the attempt was abandoned by an internal error",
+            ));
             let ended = Ended::by_us(Outcome::Deferred, answer);
             recipients.iter().map(|recipient| (*recipient, ended.clone())).collect()
         };
-        runtime.spawn(async move { message.part_ended(&recipients, ended, None).await });
+        runtime.spawn(async move { message.part_ended(ended, None).await });
     }
 }

@@ -186,7 +186,7 @@ impl Write for Plain<'_> {
 
 /// Copies runs of harmless characters, and hands the others over: controls, quotes, backslashes, and what reorders or breaks lines.
 fn escaped(line: &mut String, text: &str, mut escape: impl FnMut(&mut String, char)) {
-    let harmless = |byte: u8| byte >= b' ' && byte < 0x7f && byte != b'"' && byte != b'\\';
+    let harmless = |byte: u8| (b' '..0x7f).contains(&byte) && byte != b'"' && byte != b'\\';
     if text.bytes().all(harmless) {
         line.push_str(text);
         return;

@@ -190,7 +190,7 @@ mod tests {
     /// An output that blocks until the test lets a write through, and hands over what was written.
     struct Gate {
         open: mpsc::Receiver<()>,
-        written: mpsc::Sender<Vec<u8>>,
+        written: mpsc::SyncSender<Vec<u8>>,
     }
 
     impl Write for Gate {
@@ -207,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_stuck_output_costs_lines_but_no_time_and_the_loss_is_told() {
-        let (open, gate) = mpsc::channel();
-        let (sender, written) = mpsc::channel();
+        let (open, gate) = mpsc::sync_channel(0);
+        let (sender, written) = mpsc::sync_channel(1);
         let lost = Counter::default();
         let sink = Sink::buffered(
             Gate {

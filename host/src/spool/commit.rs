@@ -7,6 +7,7 @@
 //! On an error of the disk the batch's appends are refused and the changes kept; they are written first when the disk
 //! works again, which is tried with every batch but no more often than every [`RETRY_INTERVAL`] on their own account.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -52,6 +53,7 @@ impl Drop for Thread {
 pub(super) fn start(shared: Arc<Shared>, log: Log) -> io::Result<Thread> {
     let mut committer = Committer {
         shared: shared.clone(),
+        most: BATCH_BYTES.min(capacity(shared.options.segment_bytes)),
         log,
         kept: Vec::new(),
         retry_at: None,
@@ -59,6 +61,8 @@ pub(super) fn start(shared: Arc<Shared>, log: Log) -> io::Result<Thread> {
     };
     committer.count();
     let handle = std::thread::Builder::new().name("spool".into()).spawn(move || {
+        // Should the thread panic, nobody may wait for it for ever.
+        let _ended = Ended(committer.shared.clone());
         super::slice::ask_for_short_slice();
         committer.run();
     })?;
@@ -68,9 +72,20 @@ pub(super) fn start(shared: Arc<Shared>, log: Log) -> io::Result<Thread> {
     })
 }
 
+/// Says, when the commit thread ends, that it did.
+struct Ended(Arc<Shared>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.0.queue.abandon();
+    }
+}
+
 struct Committer {
     shared: Arc<Shared>,
     log: Log,
+    /// The most that a batch takes, in bytes.
+    most: u64,
     /// Changes that the disk has refused, oldest first.
     kept: Vec<ChangeJob>,
     retry_at: Option<Instant>,
@@ -80,11 +95,10 @@ struct Committer {
 
 impl Committer {
     fn run(&mut self) {
-        let most = BATCH_BYTES.min(capacity(self.shared.options.segment_bytes));
         loop {
             let at_once = self.log.wants_copying() || (self.retry_at.is_none() && !self.kept.is_empty());
             let until = if at_once { Some(Instant::now()) } else { self.retry_at };
-            let Taken { jobs, ended } = self.shared.queue.take(most, until);
+            let Taken { jobs, ended } = self.shared.queue.take(self.most, until);
             let mut appends = Vec::with_capacity(jobs.len());
             let mut changes = Vec::new();
             for job in jobs {
@@ -94,7 +108,7 @@ impl Committer {
                     Job::RemoveBody(id) => self.unneeded.push(id),
                 }
             }
-            self.write_kept(most);
+            self.write_kept();
             self.commit(appends, changes);
             if self.kept.is_empty() {
                 for id in self.unneeded.drain(..) {
@@ -105,7 +119,7 @@ impl Committer {
             self.count();
             if ended {
                 self.retry_at = None;
-                self.write_kept(most);
+                self.write_kept();
                 self.log.seal();
                 if !self.kept.is_empty() {
                     tracing::error!(
@@ -123,8 +137,13 @@ impl Committer {
             return;
         }
         if !self.kept.is_empty() && !changes.is_empty() {
-            // The order of changes to one message is kept.
+            // The order of changes to one message is kept; whoever waits for one hears at once how it went.
+            let awaited = changes.iter().any(|change| change.done.is_some());
             self.kept.extend(changes);
+            if awaited {
+                self.retry_at = None;
+                self.write_kept();
+            }
             return self.commit(appends, Vec::new());
         }
         let records: Vec<&Record> = appends
@@ -144,13 +163,15 @@ impl Committer {
                     for (append, written) in appends.into_iter().zip(written) {
                         let place = Log::place(written, &append.record, &append.body);
                         index.insert(append.id, append.state, place, Some((append.head, append.body)));
-                        done.push((append.done, append._pending, append._permit));
+                        // Counted as queued from here on, no longer as on its way.
+                        drop(append.pending);
+                        done.push(append.done);
                     }
                 }
                 if !done.is_empty() {
                     self.shared.due.notify_one();
                 }
-                for (done, ..) in done {
+                for done in done {
                     // Nobody waits if the session's task has gone.
                     let _ = done.send(Ok(()));
                 }
@@ -189,12 +210,13 @@ impl Committer {
         self.retry_at = (!self.kept.is_empty()).then(|| Instant::now() + RETRY_INTERVAL);
     }
 
-    fn write_kept(&mut self, most: u64) {
+    fn write_kept(&mut self) {
         while !self.kept.is_empty() && self.retry_at.is_none_or(|at| at <= Instant::now()) {
-            let mut bytes = 0;
+            let (mut bytes, mut changed) = (0, HashSet::new());
             let fitting = self.kept.iter().take_while(|change| {
                 bytes += change.record.len();
-                bytes <= most
+                // As in the queue: one change of a message in a batch.
+                bytes <= self.most && changed.insert(change.record.id)
             });
             let rest = self.kept.split_off(fitting.count().max(1));
             let changes = std::mem::replace(&mut self.kept, rest);

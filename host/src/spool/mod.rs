@@ -351,7 +351,7 @@ impl Spool {
             record,
             done,
             _permit: permit,
-            _pending: pending,
+            pending,
         }));
         if !pushed {
             return Err(SpoolError::Closed);

@@ -3,7 +3,7 @@
 //!
 //! Nothing here does I/O, and nothing fails except that a closed queue takes nothing.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -32,7 +32,7 @@ pub(super) struct Append {
     pub(super) record: Record,
     pub(super) done: oneshot::Sender<Result<(), SpoolError>>,
     pub(super) _permit: OwnedSemaphorePermit,
-    pub(super) _pending: Pending,
+    pub(super) pending: Pending,
 }
 
 /// A change of a queued message, which the index has already made.
@@ -116,7 +116,18 @@ impl Queue {
         self.wake.notify_one();
     }
 
-    /// Waits for something to do, at most until `until`, and takes as many jobs as fit into `bytes`, at least one.
+    /// Takes nothing more and drops what waits, so that whoever waits for it hears that the spool is closed.
+    pub(super) fn abandon(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.closed = true;
+        waiting.urgent = 0;
+        let jobs = std::mem::take(&mut waiting.jobs);
+        drop(waiting);
+        drop(jobs);
+    }
+
+    /// Waits for something to do, at most until `until`, and takes as many jobs as fit into `bytes`, at least one, and
+    /// of each message at most one change.
     pub(super) fn take(&self, bytes: u64, until: Option<Instant>) -> Taken {
         let mut waiting = self.waiting.lock();
         while waiting.urgent == 0 && !waiting.closed {
@@ -134,8 +145,15 @@ impl Queue {
         waiting.asleep = false;
         let mut jobs = Vec::with_capacity(waiting.jobs.len());
         let mut room = bytes;
+        let mut changed = HashSet::new();
         while let Some(job) = waiting.jobs.front() {
             if job.len() > room && !jobs.is_empty() {
+                break;
+            }
+            // One change of a message in a batch: of a torn batch the second may survive without the first.
+            if let Job::Change(change) = job
+                && !changed.insert(change.record.id)
+            {
                 break;
             }
             room = room.saturating_sub(job.len());

@@ -52,7 +52,7 @@ pub(super) fn recover(
     repair.check_bodies(&bodies, &mut queued)?;
     for id in bodies
         .keys()
-        .filter(|id| !queued.get(id).is_some_and(|(_, place)| place.file.is_some()))
+        .filter(|id| queued.get(id).is_none_or(|(_, place)| place.file.is_none()))
     {
         // What cannot be removed now is met again at the next start.
         recovered.orphans += usize::from(files.remove(&dir.join("bodies").join(id.to_string())).is_ok());
@@ -91,7 +91,7 @@ fn read_segments(dir: &Path, files: &Arc<dyn Files>) -> Result<Vec<Read>, SpoolE
     for (number, salt, path) in named {
         let fail = || SpoolError::io(format!("cannot read {}", path.display()));
         let file = files.open(&path).map_err(fail())?;
-        let size = file.len().map_err(fail())?;
+        let size = file.size().map_err(fail())?;
         let mut bytes = vec![0; size as usize];
         file.read_at(&mut bytes, 0).map_err(fail())?;
         let scan = record::scan(&bytes, salt);
@@ -165,7 +165,7 @@ fn list_bodies(dir: &Path, files: &Arc<dyn Files>) -> Result<HashMap<Id, u64>, S
             .and_then(|name| name.to_str())
             .and_then(|name| name.parse().ok());
         if let Some(id) = id {
-            let len = files.open(&path).and_then(|file| file.len());
+            let len = files.open(&path).and_then(|file| file.size());
             bodies.insert(
                 id,
                 len.map_err(SpoolError::io(format!("cannot read {}", path.display())))?,

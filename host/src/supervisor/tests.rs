@@ -17,6 +17,8 @@ use crate::worker_link::{self, Update};
 const CONFIG: &str = "GATEPOST_TEST_CONFIG";
 /// Longer than anything here takes, so that a fault ends a test.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Lines that a test has not looked at yet.
+const LINES: usize = 1000;
 
 /// How the test executable is told to run one ignored test and nothing else.
 fn only(test: &str) -> Vec<OsString> {
@@ -34,6 +36,7 @@ fn supervisor_process() {
     let options = Options {
         source: Source::File(config.into()),
         prepare: |_| Ok(()),
+        announce: |_| println!("announced"),
         worker_arguments: only("worker_process"),
     };
     let code = run(&options);
@@ -197,7 +200,7 @@ impl Relay {
         let supervisor = command.spawn().unwrap();
         // It holds the pipe's other end; the pipe must close when the processes are gone.
         drop(command);
-        let (sender, lines) = mpsc::channel();
+        let (sender, lines) = mpsc::sync_channel(LINES);
         std::thread::spawn(move || {
             for line in BufReader::new(reader).lines().map_while(Result::ok) {
                 let _ = sender.send(line);
@@ -304,6 +307,7 @@ fn the_worker_is_nobody_special_and_gets_everything() {
     }
     assert_eq!(relay.says("socket "), "socket 600");
     assert_eq!(relay.says("input "), "input \"\"");
+    relay.says("announced");
     relay.says("\"event\":\"ready\"");
     relay.signal(Signal::SIGTERM);
     relay.says("worker drains");

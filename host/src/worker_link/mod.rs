@@ -79,7 +79,7 @@ pub enum Update {
 
 /// Hands the outcome of a reload to those who asked for it.
 #[must_use = "somebody may wait for the outcome"]
-pub struct Done(Vec<oneshot::Sender<Result<String, String>>>);
+pub struct Done(Vec<Asked>);
 
 impl Done {
     /// A sentence for people: what is in force now, or what is not and why.
@@ -98,10 +98,13 @@ pub struct Link {
     waiting: Arc<Mutex<Waiting>>,
 }
 
+/// Who waits for an outcome.
+type Asked = oneshot::Sender<Result<String, String>>;
+
 #[derive(Default)]
 struct Waiting {
-    reloads: Vec<oneshot::Sender<Result<String, String>>>,
-    stores: Vec<oneshot::Sender<Result<String, String>>>,
+    reloads: Vec<Asked>,
+    stores: Vec<Asked>,
 }
 
 impl Link {
@@ -131,7 +134,7 @@ impl Link {
         &self,
         message: &ToSupervisor,
         fds: &[OwnedFd],
-        queue: fn(&mut Waiting) -> &mut Vec<oneshot::Sender<Result<String, String>>>,
+        queue: fn(&mut Waiting) -> &mut Vec<Asked>,
     ) -> Result<String, String> {
         let (sender, receiver) = oneshot::channel();
         {

@@ -51,7 +51,13 @@ fuzz_target!(|input: &[u8]| {
         expected: Vec::new(),
     };
     let mut play = Play::new(&case);
-    play.turn(&Turn { verdicts, ..turn(Act::Connect) }, cut);
+    play.turn(
+        &Turn {
+            verdicts,
+            ..turn(Act::Connect)
+        },
+        cut,
+    );
     for segment in text.split(|byte| *byte == layout::SEPARATOR) {
         let act = Act::Send {
             bytes: segment.to_vec(),

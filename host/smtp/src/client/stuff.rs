@@ -1,8 +1,9 @@
 //! Message content as it goes over the wire: dot-stuffed, with line ends that are CRLF and nothing else.
 //!
-//! Works on the message as it comes, in pieces of any size, and yields slices of it and of a few constants: nothing is
-//! copied. It cannot fail: a bare CR or bare LF (which the server side never lets in, but a policy's edit might make) is
-//! turned into CRLF, so that no next hop can see a line end where another sees none (RFC 5321 §2.3.8, §4.1.1.4).
+//! Works on the message as it comes, in pieces of any size, and yields slices of it and of a few constants: nothing
+//! is copied. It cannot fail: a bare CR or bare LF (which the server side never lets in, but a policy's edit might
+//! make) is turned into CRLF, so that no next hop can see a line end where another sees none (RFC 5321 §2.3.8,
+//! §4.1.1.4).
 
 /// The state between two pieces of one message.
 #[derive(Debug)]
@@ -130,7 +131,11 @@ mod tests {
         for (message, expected) in cases {
             for step in [1, 2, 3, usize::MAX] {
                 let out = stuffed(message, step.min(message.len().max(1)));
-                assert_eq!(out.escape_ascii().to_string(), expected.escape_ascii().to_string(), "{message:?} by {step}");
+                assert_eq!(
+                    out.escape_ascii().to_string(),
+                    expected.escape_ascii().to_string(),
+                    "{message:?} by {step}"
+                );
             }
         }
     }

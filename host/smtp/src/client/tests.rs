@@ -1,12 +1,13 @@
-//! Dialogs as text. `S` is what the next hop says, `C` what we say (all that is written at once), and `!` is the driver.
+//! Dialogs as text. `S` is what the next hop says, `C` what we say (all that is written at once), and `!` is the
+//! driver.
 
 use super::*;
 
 /// Runs a dialog against a client.
 ///
-/// Driver lines: `mail [8bit] [utf8] SENDER RCPT...` begins a transaction; `content` expects to send it and does; `answers
-/// A | B` expects these at the end; `refused A` expects the transaction to be refused at once; `tls` expects a handshake;
-/// `ready`, `quit`; `lost WHY`; `failure CAUSE TEXT` expects the session to be over.
+/// Driver lines: `mail [8bit] [utf8] SENDER RCPT...` begins a transaction; `content` expects to send it and does;
+/// `answers A | B` expects these at the end; `refused A` expects the transaction to be refused at once; `tls` expects
+/// a handshake; `ready`, `quit`; `lost WHY`; `failure CAUSE TEXT` expects the session to be over.
 fn dialog(settings: Settings, text: &str) {
     for step in [1, 7, usize::MAX] {
         run(settings.clone(), text, step);
@@ -52,7 +53,10 @@ fn driver(client: &mut Client, what: &str) {
     match verb {
         "mail" | "refused" => {
             assert_eq!(client.step(), Step::Ready, "{what}");
-            let mut envelope = Envelope { size: 100, ..Envelope::default() };
+            let mut envelope = Envelope {
+                size: 100,
+                ..Envelope::default()
+            };
             let mut words: Vec<&str> = rest.split(' ').collect();
             while let Some(option) = words.first().filter(|word| !word.contains('<')) {
                 match *option {
@@ -69,8 +73,15 @@ fn driver(client: &mut Client, what: &str) {
             let recipients: Vec<Recipient<'_>> = bare[1..]
                 .iter()
                 .map(|address| match address.strip_suffix("?notify") {
-                    Some(address) => Recipient { address, notify: Some("NEVER"), orcpt: Some("rfc822;o@x") },
-                    None => Recipient { address, ..Recipient::default() },
+                    Some(address) => Recipient {
+                        address,
+                        notify: Some("NEVER"),
+                        orcpt: Some("rfc822;o@x"),
+                    },
+                    None => Recipient {
+                        address,
+                        ..Recipient::default()
+                    },
                 })
                 .collect();
             envelope.sender = bare[0];
@@ -122,8 +133,15 @@ fn settings() -> Settings {
 }
 
 fn with_login(tls: StartTls) -> Settings {
-    let credentials = Credentials { username: "user".into(), password: "pass".into() };
-    Settings { tls, credentials: Some(credentials), ..settings() }
+    let credentials = Credentials {
+        username: "user".into(),
+        password: "pass".into(),
+    };
+    Settings {
+        tls,
+        credentials: Some(credentials),
+        ..settings()
+    }
 }
 
 /// A pipelining peer, up to the point where it is ready.
@@ -350,7 +368,11 @@ fn how_a_session_fails_to_open() {
          C EHLO relay.example
          S 250-mx";
     let cases = [
-        (settings(), "S 554 5.7.1 go away".to_owned(), "Refused 450 4.3.2 refused to talk to us: 554 5.7.1 go away"),
+        (
+            settings(),
+            "S 554 5.7.1 go away".to_owned(),
+            "Refused 450 4.3.2 refused to talk to us: 554 5.7.1 go away",
+        ),
         (settings(), "S 421 4.3.2 busy".to_owned(), "Closing 421 4.3.2 busy"),
         (
             settings(),
@@ -368,12 +390,18 @@ fn how_a_session_fails_to_open() {
             "Refused 450 4.3.2 refused our greeting: 451 4.3.0 later",
         ),
         (
-            Settings { tls: StartTls::Required, ..settings() },
+            Settings {
+                tls: StartTls::Required,
+                ..settings()
+            },
             format!("{clear}\nS 250 SIZE"),
             "NoTls 454 4.7.4 TLS is required, but the next hop does not offer it",
         ),
         (
-            Settings { tls: StartTls::Required, ..settings() },
+            Settings {
+                tls: StartTls::Required,
+                ..settings()
+            },
             format!("{clear}\nS 250 STARTTLS\nC STARTTLS\nS 454 4.7.0 no"),
             "NoTls 454 4.7.4 TLS is required, but the next hop refused STARTTLS: 454 4.7.0 no",
         ),
@@ -383,12 +411,18 @@ fn how_a_session_fails_to_open() {
             "Auth 454 4.7.0 cannot authenticate: there is no TLS, and the password is not sent in the clear",
         ),
         (
-            Settings { secure: true, ..with_login(StartTls::Never) },
+            Settings {
+                secure: true,
+                ..with_login(StartTls::Never)
+            },
             format!("{clear}\nS 250 AUTH CRAM-MD5"),
             "Auth 454 4.7.0 cannot authenticate: the next hop offers neither PLAIN nor LOGIN",
         ),
         (
-            Settings { secure: true, ..with_login(StartTls::Never) },
+            Settings {
+                secure: true,
+                ..with_login(StartTls::Never)
+            },
             format!("{clear}\nS 250 AUTH=PLAIN LOGIN\nC AUTH PLAIN AHVzZXIAcGFzcw==\nS 535 5.7.8 wrong"),
             "Auth 454 4.7.0 the next hop refused our credentials: 535 5.7.8 wrong",
         ),
@@ -428,7 +462,10 @@ fn bytes_behind_the_reply_to_starttls_end_the_session() {
 fn a_lost_connection_leaves_definite_answers_standing() {
     let lost = "us: 421 4.4.2 timed out";
     let cases = [
-        ("S 250 ok\n! lost timed out", format!("{lost} while waiting for the reply to RCPT | {lost} while waiting for the reply to RCPT")),
+        (
+            "S 250 ok\n! lost timed out",
+            format!("{lost} while waiting for the reply to RCPT | {lost} while waiting for the reply to RCPT"),
+        ),
         (
             "S 250 ok\nS 550 no\n! lost timed out",
             format!("550 no | {lost} while waiting for the reply to RCPT"),
@@ -441,15 +478,18 @@ fn a_lost_connection_leaves_definite_answers_standing() {
             "S 250 ok\nS 550 no\nS 250 ok\nS 354 go\n! content\n! lost timed out",
             format!("550 no | {lost} after sending the message; it may have arrived"),
         ),
-        ("S 250 ok\nS 421 4.3.2 closing", "421 4.3.2 closing | 421 4.3.2 closing".to_owned()),
-        ("S 550 5.7.1 no\nS 503 no\n! lost timed out", "550 5.7.1 no | 550 5.7.1 no".to_owned()),
         (
-            "S 250 ok\nS 250 ok\nS 250 ok\nS 250 eh",
-            {
-                let text = "us: 451 4.5.0 the next hop's reply does not fit what was asked: 250 eh";
-                format!("{text} | {text}")
-            },
+            "S 250 ok\nS 421 4.3.2 closing",
+            "421 4.3.2 closing | 421 4.3.2 closing".to_owned(),
         ),
+        (
+            "S 550 5.7.1 no\nS 503 no\n! lost timed out",
+            "550 5.7.1 no | 550 5.7.1 no".to_owned(),
+        ),
+        ("S 250 ok\nS 250 ok\nS 250 ok\nS 250 eh", {
+            let text = "us: 451 4.5.0 the next hop's reply does not fit what was asked: 250 eh";
+            format!("{text} | {text}")
+        }),
     ];
     for (text, answers) in cases {
         dialog(
@@ -511,10 +551,22 @@ fn no_line_end_gets_into_a_command() {
     client.written();
     client.receive(b"250-mx\r\n250 DSN\r\n");
     let recipients = [
-        Recipient { address: "b@y>\r\nRCPT TO:<c@y", ..Recipient::default() },
-        Recipient { address: "b@y", notify: Some("NEVER\r\nDATA"), orcpt: Some("rfc822;a b") },
+        Recipient {
+            address: "b@y>\r\nRCPT TO:<c@y",
+            ..Recipient::default()
+        },
+        Recipient {
+            address: "b@y",
+            notify: Some("NEVER\r\nDATA"),
+            orcpt: Some("rfc822;a b"),
+        },
     ];
-    let envelope = Envelope { sender: "a@x", envid: Some("a\r\nRSET"), recipients: &recipients, ..Envelope::default() };
+    let envelope = Envelope {
+        sender: "a@x",
+        envid: Some("a\r\nRSET"),
+        recipients: &recipients,
+        ..Envelope::default()
+    };
     assert_eq!(client.mail(&envelope), Ok(()));
     let mut sent = Vec::new();
     for reply in ["250 ok\r\n", "250 ok\r\n", "354 go\r\n"] {
@@ -522,12 +574,19 @@ fn no_line_end_gets_into_a_command() {
         client.written();
         client.receive(reply.as_bytes());
     }
-    assert_eq!(String::from_utf8_lossy(&sent), "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n");
+    assert_eq!(
+        String::from_utf8_lossy(&sent),
+        "MAIL FROM:<a@x>\r\nRCPT TO:<b@y>\r\nDATA\r\n"
+    );
     client.content_written();
     client.receive(b"250 taken\r\n");
     let codes: Vec<u16> = client.take_answers().iter().map(|answer| answer.reply.code()).collect();
     assert_eq!(codes, [553, 250]);
-    let bad = Envelope { sender: "a\n@x", recipients: &recipients, ..Envelope::default() };
+    let bad = Envelope {
+        sender: "a\n@x",
+        recipients: &recipients,
+        ..Envelope::default()
+    };
     assert_eq!(client.mail(&bad).map_err(|answer| answer.reply.code()), Err(553));
 }
 
@@ -538,9 +597,18 @@ fn many_recipients_go_in_groups() {
     client.written();
     client.receive(b"250-mx\r\n250 PIPELINING\r\n");
     let addresses: Vec<String> = (0..1000).map(|n| format!("recipient-{n}@far.example")).collect();
-    let recipients: Vec<Recipient<'_>> =
-        addresses.iter().map(|address| Recipient { address, ..Recipient::default() }).collect();
-    let envelope = Envelope { sender: "a@x", recipients: &recipients, ..Envelope::default() };
+    let recipients: Vec<Recipient<'_>> = addresses
+        .iter()
+        .map(|address| Recipient {
+            address,
+            ..Recipient::default()
+        })
+        .collect();
+    let envelope = Envelope {
+        sender: "a@x",
+        recipients: &recipients,
+        ..Envelope::default()
+    };
     assert_eq!(client.mail(&envelope), Ok(()));
     let (mut groups, mut commands) = (0, 0);
     while client.step() == Step::Write {
@@ -564,7 +632,8 @@ fn capabilities_are_read_whatever_their_case_and_form() {
     let mut client = Client::new(settings());
     client.receive(b"220 mx\r\n");
     client.written();
-    client.receive(b"250-pipelining is my name\r\n250-size 0\r\n250-Auth=login PLAIN\r\n250-LIMITS RCPTMAX=20 MAILMAX=0\r\n250 8bitmime\r\n");
+    client.receive(b"250-pipelining is my name\r\n250-size 0\r\n250-Auth=login PLAIN\r\n");
+    client.receive(b"250-LIMITS RCPTMAX=20 MAILMAX=0\r\n250 8bitmime\r\n");
     let expected = Capabilities {
         size: true,
         auth_plain: true,

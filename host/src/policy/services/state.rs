@@ -315,9 +315,47 @@ impl Store {
     }
 
     fn release(&self, own: &Own, bytes: u64) {
+        if bytes == 0 {
+            return;
+        }
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
         own.bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
+}
+
+/// The shards of a list of buckets, locked.
+struct Locked<'a> {
+    shards: [Option<MutexGuard<'a, Shard>>; SHARDS],
+    /// The shard of each bucket in the list.
+    places: [usize; BUCKETS_MAX],
+}
+
+impl Locked<'_> {
+    fn shard(&mut self, place: usize) -> &mut Shard {
+        self.shards[self.places[place]]
+            .as_mut()
+            .expect("the shards of all buckets are locked")
+    }
+
+    /// The level of the bucket at this place; adds to `new` what it will count if it is not there yet.
+    fn level(&mut self, place: usize, bucket: &Bucket<'_>, now_ms: u64, new: &mut u64) -> Result<Level, StateError> {
+        match self.shard(place).entries.get(bucket.key) {
+            Some(entry) if entry.expires_ms <= now_ms => Ok(Level::full(bucket, now_ms)),
+            Some(Entry {
+                value: Value::Bucket(level),
+                ..
+            }) => Ok(*level),
+            Some(_) => Err(StateError::Unavailable("the key of a token bucket holds a value")),
+            None => {
+                *new += bucket_cost(bucket.key);
+                Ok(Level::full(bucket, now_ms))
+            }
+        }
+    }
+}
+
+fn bucket_cost(key: &str) -> u64 {
+    key.len() as u64 + ENTRY_BYTES
 }
 
 /// What an entry counts against the bounds.
@@ -399,106 +437,92 @@ impl Namespace {
 
     /// Takes from all buckets or from none, atomically. The same bucket may stand in the list twice.
     pub fn take_all(&self, buckets: &[Bucket<'_>], now_ms: u64) -> Result<Taken, StateError> {
-        self.locked(buckets, |namespace, shards| {
-            // First only look, with what stands earlier in the list counted: then a refusal needs no way back.
-            let mut levels = [Level::default(); BUCKETS_MAX];
-            for (place, bucket) in buckets.iter().enumerate() {
-                let earlier = buckets[..place].iter().rposition(|other| other.key == bucket.key);
-                let level = match earlier {
-                    Some(earlier) => levels[earlier],
-                    None => namespace.level(shards, bucket, now_ms)?,
-                };
-                match level.take(bucket, now_ms) {
-                    Ok(level) => levels[place] = level,
-                    Err(wait_ms) => {
-                        let index = place as u32;
-                        return Ok(Taken::Refused { index, wait_ms });
-                    }
+        let mut locked = self.lock(buckets)?;
+        // First only look, with what stands earlier in the list counted: then a refusal needs no way back.
+        let mut levels = [Level::default(); BUCKETS_MAX];
+        let mut new = 0;
+        for (place, bucket) in buckets.iter().enumerate() {
+            let earlier = buckets[..place].iter().rposition(|other| other.key == bucket.key);
+            let level = match earlier {
+                Some(earlier) => levels[earlier],
+                None => locked.level(place, bucket, now_ms, &mut new)?,
+            };
+            match level.take(bucket, now_ms) {
+                Ok(level) => levels[place] = level,
+                Err(wait_ms) => {
+                    let index = place as u32;
+                    return Ok(Taken::Refused { index, wait_ms });
                 }
             }
-            namespace.write(shards, buckets, &levels, now_ms)?;
-            Ok(Taken::Ok)
-        })
+        }
+        self.write(&mut locked, buckets, &levels, new, now_ms)?;
+        Ok(Taken::Ok)
     }
 
     /// Gives back what `take_all` took: no bucket gets fuller than full.
     pub fn refund(&self, buckets: &[Bucket<'_>], now_ms: u64) -> Result<(), StateError> {
-        self.locked(buckets, |namespace, shards| {
-            for bucket in buckets {
-                let level = namespace.level(shards, bucket, now_ms)?.give(bucket, now_ms);
-                namespace.write(shards, std::slice::from_ref(bucket), &[level], now_ms)?;
-            }
-            Ok(())
-        })
+        let mut locked = self.lock(buckets)?;
+        let mut levels = [Level::default(); BUCKETS_MAX];
+        let mut new = 0;
+        for (place, bucket) in buckets.iter().enumerate() {
+            let earlier = buckets[..place].iter().rposition(|other| other.key == bucket.key);
+            let level = match earlier {
+                Some(earlier) => levels[earlier],
+                None => locked.level(place, bucket, now_ms, &mut new)?,
+            };
+            levels[place] = level.give(bucket, now_ms);
+        }
+        self.write(&mut locked, buckets, &levels, new, now_ms)
     }
 
     /// Locks the shards of all buckets, each once and in their order, so that two calls cannot wait for each other.
-    fn locked<T>(
-        &self,
-        buckets: &[Bucket<'_>],
-        work: impl FnOnce(&Namespace, &mut [Option<MutexGuard<'_, Shard>>; SHARDS]) -> Result<T, StateError>,
-    ) -> Result<T, StateError> {
+    fn lock(&self, buckets: &[Bucket<'_>]) -> Result<Locked<'_>, StateError> {
         if buckets.len() > BUCKETS_MAX {
             return Err(StateError::TooLarge);
         }
+        let mut locked = Locked {
+            shards: [const { None }; SHARDS],
+            places: [0; BUCKETS_MAX],
+        };
         let mut wanted = 0u32;
-        for bucket in buckets {
+        for (bucket, place) in buckets.iter().zip(&mut locked.places) {
             check_key(bucket.key)?;
-            wanted |= 1 << self.place(bucket.key);
+            *place = self.place(bucket.key);
+            wanted |= 1 << *place;
         }
-        let mut shards: [Option<MutexGuard<'_, Shard>>; SHARDS] = [const { None }; SHARDS];
         while wanted != 0 {
             let place = wanted.trailing_zeros() as usize;
-            shards[place] = Some(self.own.shards[place].lock());
+            locked.shards[place] = Some(self.own.shards[place].lock());
             wanted &= wanted - 1;
         }
-        work(self, &mut shards)
+        Ok(locked)
     }
 
-    fn level(
-        &self,
-        shards: &[Option<MutexGuard<'_, Shard>>; SHARDS],
-        bucket: &Bucket<'_>,
-        now_ms: u64,
-    ) -> Result<Level, StateError> {
-        let shard = shards[self.place(bucket.key)]
-            .as_ref()
-            .expect("the shards of all buckets are locked");
-        match shard.entries.get(bucket.key).filter(|entry| entry.expires_ms > now_ms) {
-            None => Ok(Level::full(bucket, now_ms)),
-            Some(Entry {
-                value: Value::Bucket(level),
-                ..
-            }) => Ok(*level),
-            Some(_) => Err(StateError::Unavailable("the key of a token bucket holds a value")),
-        }
-    }
-
-    /// Writes the levels, or none of them.
+    /// Writes the levels, or none of them. `new` bytes are for buckets that are not there yet.
     fn write(
         &self,
-        shards: &mut [Option<MutexGuard<'_, Shard>>; SHARDS],
+        locked: &mut Locked<'_>,
         buckets: &[Bucket<'_>],
         levels: &[Level],
+        new: u64,
         now_ms: u64,
     ) -> Result<(), StateError> {
-        let mut unused = self.new_bytes(shards, buckets);
-        if unused > 0 && !self.store.reserve(&self.own, unused) {
-            for shard in shards.iter_mut().flatten() {
+        let mut reserved = new;
+        if new > 0 && !self.store.reserve(&self.own, new) {
+            // What is expired here may make room, but what stood in a bucket's place may go with it.
+            for shard in locked.shards.iter_mut().flatten() {
                 self.store.sweep_shard(&self.own, shard, now_ms);
             }
-            unused = self.new_bytes(shards, buckets);
-            if !self.store.reserve(&self.own, unused) {
+            reserved = buckets.iter().map(|bucket| bucket_cost(bucket.key)).sum();
+            if !self.store.reserve(&self.own, reserved) {
                 return Err(StateError::Unavailable(FULL));
             }
         }
-        for (bucket, level) in buckets.iter().zip(levels) {
-            let shard = shards[self.place(bucket.key)]
-                .as_mut()
-                .expect("the shards of all buckets are locked");
+        for (place, (bucket, level)) in buckets.iter().zip(levels).enumerate() {
             // A full bucket is one that was never used.
             let expires_ms = now_ms.saturating_add(level.until_full_ms(bucket)).saturating_add(1);
             let value = Value::Bucket(*level);
+            let shard = locked.shard(place);
             match shard.entries.get_mut(bucket.key) {
                 Some(entry) => {
                     // An expired value may have stood here.
@@ -506,30 +530,14 @@ impl Namespace {
                     *entry = Entry { expires_ms, value };
                 }
                 None => {
-                    unused -= bucket.key.len() as u64 + ENTRY_BYTES;
+                    reserved -= bucket_cost(bucket.key);
                     shard.entries.insert(Box::from(bucket.key), Entry { expires_ms, value });
                 }
             }
         }
-        // A new key that stands in the list twice was counted twice.
-        self.store.release(&self.own, unused);
+        self.store.release(&self.own, reserved);
         self.store.changed.store(true, Ordering::Relaxed);
         Ok(())
-    }
-
-    /// What the buckets that are not there yet will count.
-    fn new_bytes(&self, shards: &[Option<MutexGuard<'_, Shard>>; SHARDS], buckets: &[Bucket<'_>]) -> u64 {
-        let is_new = |bucket: &&Bucket<'_>| {
-            let shard = shards[self.place(bucket.key)]
-                .as_ref()
-                .expect("the shards of all buckets are locked");
-            !shard.entries.contains_key(bucket.key)
-        };
-        buckets
-            .iter()
-            .filter(is_new)
-            .map(|bucket| bucket.key.len() as u64 + ENTRY_BYTES)
-            .sum()
     }
 
     /// Puts an entry in the place of whatever was there, if there is room for it.

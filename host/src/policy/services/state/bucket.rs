@@ -50,13 +50,11 @@ impl Level {
 
     /// The level now. A clock that was set back adds nothing and takes nothing; a burst that became smaller cuts.
     fn refilled(self, bucket: &Bucket<'_>, now_ms: u64) -> Level {
-        let elapsed_ms = u128::from(now_ms.saturating_sub(self.at_ms));
-        // At most 2^64 ms * 2^32 tokens * 2^20: within 128 bits.
-        let gained = elapsed_ms * u128::from(bucket.rate) * u128::from(NANO / 1000);
-        let gained = gained.div_ceil(per_seconds(bucket));
-        let sum = (u128::from(self.nano_tokens) + gained).min(u128::from(capacity(bucket)));
+        let elapsed_ms = now_ms.saturating_sub(self.at_ms);
+        let gained = scaled(elapsed_ms, a_millisecond(bucket), per_seconds(bucket));
+        let sum = self.nano_tokens.saturating_add(gained).min(capacity(bucket));
         Level {
-            nano_tokens: sum as u64,
+            nano_tokens: sum,
             at_ms: now_ms,
         }
     }
@@ -67,17 +65,29 @@ fn capacity(bucket: &Bucket<'_>) -> u64 {
     u64::from(bucket.burst) * NANO
 }
 
-fn per_seconds(bucket: &Bucket<'_>) -> u128 {
-    u128::from(bucket.per_seconds.max(1))
+fn per_seconds(bucket: &Bucket<'_>) -> u64 {
+    u64::from(bucket.per_seconds.max(1))
+}
+
+/// What comes in each millisecond, times `per_seconds`, in billionths of a token.
+fn a_millisecond(bucket: &Bucket<'_>) -> u64 {
+    u64::from(bucket.rate) * (NANO / 1000)
 }
 
 /// The milliseconds until so much has come in, rounded up.
 fn time_for(nano_tokens: u64, bucket: &Bucket<'_>) -> u64 {
-    let a_ms = u128::from(bucket.rate) * u128::from(NANO / 1000);
-    match (nano_tokens, a_ms) {
+    match (nano_tokens, a_millisecond(bucket)) {
         (0, _) => 0,
         (_, 0) => u64::MAX,
-        _ => u64::try_from((u128::from(nano_tokens) * per_seconds(bucket)).div_ceil(a_ms)).unwrap_or(u64::MAX),
+        (_, a_millisecond) => scaled(nano_tokens, per_seconds(bucket), a_millisecond),
+    }
+}
+
+/// `number * by / per`, rounded up; the largest number if it is larger. Most fit in 64 bits, whose division is fast.
+fn scaled(number: u64, by: u64, per: u64) -> u64 {
+    match number.checked_mul(by) {
+        Some(product) => product.div_ceil(per),
+        None => u64::try_from((u128::from(number) * u128::from(by)).div_ceil(u128::from(per))).unwrap_or(u64::MAX),
     }
 }
 
