@@ -96,7 +96,11 @@ struct Committer {
 impl Committer {
     fn run(&mut self) {
         loop {
-            let at_once = self.log.wants_copying() || (self.retry_at.is_none() && !self.kept.is_empty());
+            let at_once = if self.kept.is_empty() {
+                self.log.wants_copying()
+            } else {
+                self.retry_at.is_none()
+            };
             let until = if at_once { Some(Instant::now()) } else { self.retry_at };
             let Taken { jobs, ended } = self.shared.queue.take(self.most, until);
             let mut appends = Vec::with_capacity(jobs.len());
@@ -189,6 +193,12 @@ impl Committer {
 
     /// The changes are durable.
     fn tell(&self, changes: Vec<ChangeJob>) {
+        if !changes.is_empty() {
+            let mut index = self.shared.index.lock();
+            for change in &changes {
+                index.wrote_change(change.record.id);
+            }
+        }
         for change in changes {
             if let Some(id) = change.body {
                 self.shared.bodies.remove(id);
@@ -236,7 +246,7 @@ impl Committer {
 
     /// Copies a little of what keeps the oldest segment from being freed, and frees what can be.
     fn make_room(&mut self) {
-        if self.log.wants_copying() {
+        if self.kept.is_empty() && self.log.wants_copying() {
             let copies = self.log.next_copies(&self.shared.index, &self.shared.bodies);
             if !copies.is_empty() {
                 let records: Vec<&Record> = copies.iter().map(|copy| &copy.record).collect();

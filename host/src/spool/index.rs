@@ -36,6 +36,8 @@ struct Entry {
     place: Place,
     content: Option<(Bytes, Body)>,
     lease: Option<Lease>,
+    /// Changes that are in `state` but not yet in the log.
+    unwritten: u32,
 }
 
 /// Delivery works on a message; what an operator asked for meanwhile.
@@ -57,6 +59,14 @@ pub(super) enum Settled {
 pub(super) enum Found {
     Cached(Bytes, Body),
     At(Place),
+}
+
+/// See [`Index::at`].
+pub(super) enum InTheWay {
+    /// Another record of it counts, or none; or it goes when its claim ends.
+    Dead,
+    Wait,
+    Copy(Place, Arc<QueueState>),
 }
 
 impl Entry {
@@ -95,6 +105,7 @@ impl Index {
             place,
             content,
             lease: None,
+            unwritten: 0,
         };
         self.entries.insert(id, entry);
         self.enqueue(id);
@@ -175,6 +186,7 @@ impl Index {
         self.held -= usize::from(old.held.is_some());
         let new = Arc::new(new);
         entry.state = new.clone();
+        entry.unwritten += 1;
         // Its next attempt is minutes away: the memory serves newer messages better.
         self.uncache(id);
         self.enqueue(id);
@@ -216,6 +228,7 @@ impl Index {
         let old = entry.state.clone();
         change(Arc::make_mut(&mut entry.state), entry.lease.as_mut());
         let new = entry.state.clone();
+        entry.unwritten += 1;
         self.held += usize::from(new.held.is_some());
         self.held -= usize::from(old.held.is_some());
         self.enqueue(id);
@@ -271,11 +284,23 @@ impl Index {
         })
     }
 
-    /// The place and the state of a message, if its record is the one in `segment` at `offset`.
-    pub(super) fn at(&self, id: Id, segment: &Arc<Segment>, offset: u64) -> Option<(Place, Arc<QueueState>)> {
-        let entry = self.entries.get(&id)?;
-        let there = Arc::ptr_eq(&entry.place.segment, segment) && entry.place.offset == offset;
-        (there && !entry.is_removed()).then(|| (entry.place.clone(), entry.state.clone()))
+    /// A change of the message is in the log.
+    pub(super) fn wrote_change(&mut self, id: Id) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.unwritten = entry.unwritten.saturating_sub(1);
+        }
+    }
+
+    /// What to do about a message's record in `segment` at `offset` that is in the way.
+    pub(super) fn at(&self, id: Id, segment: &Arc<Segment>, offset: u64) -> InTheWay {
+        let there = |entry: &&Entry| Arc::ptr_eq(&entry.place.segment, segment) && entry.place.offset == offset;
+        match self.entries.get(&id).filter(there) {
+            None => InTheWay::Dead,
+            Some(entry) if entry.is_removed() => InTheWay::Dead,
+            // A copy would hold changes that the log does not, and the older of them would come after it.
+            Some(entry) if entry.unwritten > 0 => InTheWay::Wait,
+            Some(entry) => InTheWay::Copy(entry.place.clone(), entry.state.clone()),
+        }
     }
 
     /// Its record has been copied.

@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 
 use super::body::Bodies;
 use super::files::{File, Files};
-use super::index::Index;
+use super::index::{InTheWay, Index};
 use super::record::{BATCH_ALIGN, Header, Kind, Record, Void};
 use crate::message::{Body, Id};
 
@@ -391,8 +391,15 @@ impl Log {
             if header.kind != Kind::Message {
                 continue;
             }
-            let found = index.lock().at(header.id, &segment, offset);
-            let Some((from, state)) = found else { continue };
+            let in_the_way = index.lock().at(header.id, &segment, offset);
+            let (from, state) = match in_the_way {
+                InTheWay::Dead => continue,
+                InTheWay::Wait => {
+                    self.copied = offset;
+                    return copies;
+                }
+                InTheWay::Copy(from, state) => (from, state),
+            };
             match from.read(header.id, bodies) {
                 Ok((head, body)) => {
                     let record = Record::message(header.id, &state, &head, &body);

@@ -363,6 +363,28 @@ fn starttls_forgets_what_was_offered_in_the_clear() {
 }
 
 #[test]
+fn nothing_that_was_offered_in_the_clear_holds_if_ehlo_is_refused_under_tls() {
+    dialog(
+        settings(),
+        "S 220 mx
+         C EHLO relay.example
+         S 250-mx
+         S 250-PIPELINING
+         S 250-SIZE
+         S 250 STARTTLS
+         C STARTTLS
+         S 220 go
+         ! tls
+         C EHLO relay.example
+         S 500 what?
+         C HELO relay.example
+         S 250 mx
+         ! mail <a@x> <1@y>
+         C MAIL FROM:<a@x>",
+    );
+}
+
+#[test]
 fn how_a_session_fails_to_open() {
     let clear = "S 220 mx
          C EHLO relay.example
@@ -448,14 +470,16 @@ fn opportunistic_goes_on_where_starttls_is_refused() {
 
 #[test]
 fn bytes_behind_the_reply_to_starttls_end_the_session() {
-    let mut client = Client::new(settings());
-    client.receive(b"220 mx\r\n");
-    client.written();
-    client.receive(b"250-mx\r\n250 STARTTLS\r\n");
-    client.written();
-    client.receive(b"220 go\r\n250 injected\r\n");
-    assert_eq!(client.step(), Step::Closed);
-    assert_eq!(client.failure().map(|failure| failure.cause), Some(Cause::Protocol));
+    for injected in ["250 injected\r\n", "250 inj", "2"] {
+        let mut client = Client::new(settings());
+        client.receive(b"220 mx\r\n");
+        client.written();
+        client.receive(b"250-mx\r\n250 STARTTLS\r\n");
+        client.written();
+        client.receive(format!("220 go\r\n{injected}").as_bytes());
+        assert_eq!(client.step(), Step::Closed, "{injected:?}");
+        assert_eq!(client.failure().map(|failure| failure.cause), Some(Cause::Protocol));
+    }
 }
 
 #[test]
