@@ -23,11 +23,17 @@ fn relay(sink: &Sink) -> Relay {
 #[test]
 fn a_stranger_is_told_why_and_under_which_id() {
     let relay = relay(&Sink::start());
-    for (listener, reason) in [("mx", "auth-not-offered-without-tls"), ("inside", "network-not-trusted")] {
+    for (listener, reason) in [
+        ("mx", "auth-not-offered-without-tls"),
+        ("inside", "network-not-trusted"),
+    ] {
         let mut client = relay.connect(listener);
         client.ehlo();
         client.says("MAIL FROM:<me@elsewhere.test>", "250 2.1.0");
-        let reply = client.says("RCPT TO:<u@remote.test>", "550 5.7.1 <u@remote.test>: Relay access denied (");
+        let reply = client.says(
+            "RCPT TO:<u@remote.test>",
+            "550 5.7.1 <u@remote.test>: Relay access denied (",
+        );
         let id = reply
             .strip_prefix(&format!("550 5.7.1 <u@remote.test>: Relay access denied ({reason}) ["))
             .and_then(|rest| rest.strip_suffix(']'))
@@ -38,7 +44,10 @@ fn a_stranger_is_told_why_and_under_which_id() {
     }
     let mut client = relay.connect("mx").starttls();
     client.says("MAIL FROM:<me@elsewhere.test>", "250");
-    client.says("RCPT TO:<u@remote.test>", "550 5.7.1 <u@remote.test>: Relay access denied (not-authenticated) [");
+    client.says(
+        "RCPT TO:<u@remote.test>",
+        "550 5.7.1 <u@remote.test>: Relay access denied (not-authenticated) [",
+    );
 }
 
 #[test]
@@ -69,7 +78,13 @@ fn every_trick_that_ever_opened_a_relay_is_refused() {
         "u%remote.test%ours.test@ours.test",
         "u\u{ff20}remote.test@ours.test",
     ];
-    let senders = ["me@elsewhere.test", "", "postmaster@ours.test", "alice@ours.test", "root@localhost.test"];
+    let senders = [
+        "me@elsewhere.test",
+        "",
+        "postmaster@ours.test",
+        "alice@ours.test",
+        "root@localhost.test",
+    ];
     for listener in ["mx", "inside"] {
         for sender in senders {
             let mut client = relay.connect(listener);
@@ -96,7 +111,13 @@ fn every_trick_that_ever_opened_a_relay_is_refused() {
 fn mail_to_ours_is_taken_from_anyone() {
     let sink = Sink::start();
     let relay = relay(&sink);
-    let recipients = ["u@ours.test", "u@OURS.test", "u@ours.test.", "\"info@\"@ours.test", "postmaster"];
+    let recipients = [
+        "u@ours.test",
+        "u@OURS.test",
+        "u@ours.test.",
+        "\"info@\"@ours.test",
+        "postmaster",
+    ];
     for recipient in recipients {
         let mut client = relay.connect("mx");
         client.ehlo();
@@ -104,7 +125,12 @@ fn mail_to_ours_is_taken_from_anyone() {
         assert!(reply.starts_with("250 2.0.0"), "{recipient}: {reply}");
     }
     let received = sink.wait_for(recipients.len());
-    assert!(received.iter().any(|message| message.recipients == ["RCPT TO:<\"info@\"@ours.test>"]), "{received:?}");
+    assert!(
+        received
+            .iter()
+            .any(|message| message.recipients == ["RCPT TO:<\"info@\"@ours.test>"]),
+        "{received:?}"
+    );
     for message in received {
         assert_eq!(message.below_trace(), b"Subject: hello\r\n\r\nbody\r\n");
     }
@@ -122,7 +148,10 @@ fn an_authenticated_user_relays_as_herself_and_as_nobody_else() {
     assert_eq!(sink.wait_for(1)[0].recipients, ["RCPT TO:<u@remote.test>"]);
 
     client.says("MAIL FROM:<bob@ours.test>", "250");
-    client.says("RCPT TO:<u@remote.test>", "550 5.7.1 <u@remote.test>: Relay access denied (sender-not-owned) [");
+    client.says(
+        "RCPT TO:<u@remote.test>",
+        "550 5.7.1 <u@remote.test>: Relay access denied (sender-not-owned) [",
+    );
     relay.logged(&["refused", "sender-not-owned", "alice"]);
 }
 
@@ -142,16 +171,26 @@ fn every_mechanism_authenticates_and_wrong_passwords_do_not() {
     let offered = client.ehlo();
     assert!(!offered.contains("AUTH") && offered.contains("STARTTLS"), "{offered}");
     client.auth_plain("alice", "correct horse", "538 5.7.11");
-    client.says("MAIL FROM:<alice@ours.test>", "530 5.7.0 Must issue a STARTTLS command first");
+    client.says(
+        "MAIL FROM:<alice@ours.test>",
+        "530 5.7.0 Must issue a STARTTLS command first",
+    );
 }
 
 #[test]
 fn without_any_plugin_nothing_is_relayed() {
-    let relay = Setup::new().listener("mx", MX).user("alice", "pw").top("trusted_networks = [\"127.0.0.0/8\"]").start();
+    let relay = Setup::new()
+        .listener("mx", MX)
+        .user("alice", "pw")
+        .top("trusted_networks = [\"127.0.0.0/8\"]")
+        .start();
     let mut client = relay.connect("mx").starttls();
     client.auth_plain("alice", "pw", "235");
     client.says("MAIL FROM:<alice@ours.test>", "250");
-    client.says("RCPT TO:<u@remote.test>", "550 5.7.1 <u@remote.test>: Relay access denied (domain-not-ours) [");
+    client.says(
+        "RCPT TO:<u@remote.test>",
+        "550 5.7.1 <u@remote.test>: Relay access denied (domain-not-ours) [",
+    );
     client.says("RCPT TO:<u@ours.test>", "250");
 }
 
@@ -164,9 +203,15 @@ fn trusted_networks_relay_only_if_the_policy_says_so() {
     let reply = client.send("app@anywhere.test", &["u@remote.test"], "Subject: out\r\n\r\nbody");
     assert!(reply.starts_with("250"), "{reply}");
 
-    let relay = Setup::new().top("trusted_networks = [\"127.0.0.0/8\"]").auth_relay("").start();
+    let relay = Setup::new()
+        .top("trusted_networks = [\"127.0.0.0/8\"]")
+        .auth_relay("")
+        .start();
     let mut client = relay.connect("mx");
     client.ehlo();
     client.says("MAIL FROM:<app@anywhere.test>", "250");
-    client.says("RCPT TO:<u@remote.test>", "550 5.7.1 <u@remote.test>: Relay access denied (");
+    client.says(
+        "RCPT TO:<u@remote.test>",
+        "550 5.7.1 <u@remote.test>: Relay access denied (",
+    );
 }

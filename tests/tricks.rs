@@ -31,7 +31,16 @@ fn only_crlf_dot_crlf_ends_a_message() {
     let relay = relay(&sink);
     let smuggled = "MAIL FROM:<evil@elsewhere.test>\r\nRCPT TO:<u@ours.test>\r\nDATA\r\nSubject: smuggled\r\n\r\nx";
     let ends = [
-        "\n.\n", "\n.\r\n", "\r\n.\n", "\r.\r", "\r\n.\r", "\r.\r\n", "\n.\r", "\r\n\0.\r\n", "\r\n.\0\r\n", "\r\n.\r\0\n",
+        "\n.\n",
+        "\n.\r\n",
+        "\r\n.\n",
+        "\r.\r",
+        "\r\n.\r",
+        "\r.\r\n",
+        "\n.\r",
+        "\r\n\0.\r\n",
+        "\r\n.\0\r\n",
+        "\r\n.\r\0\n",
     ];
     for end in ends {
         let mut client = at_data(&relay);
@@ -125,7 +134,9 @@ fn browsers_are_no_mail_clients() {
     let relay = relay(&Sink::start());
     for request in ["GET / HTTP/1.1", "POST / HTTP/1.1", "CONNECT ours.test:25 HTTP/1.1"] {
         let mut client = relay.connect("mx");
-        client.raw(format!("{request}\r\nHost: ours.test\r\n\r\nMAIL FROM:<me@elsewhere.test>\r\n"));
+        client.raw(format!(
+            "{request}\r\nHost: ours.test\r\n\r\nMAIL FROM:<me@elsewhere.test>\r\n"
+        ));
         client.expect("421 4.7.0");
         assert_eq!(client.rest(), "");
     }

@@ -21,7 +21,10 @@ struct PerStage([OnceLock<HookMetrics>; Stage::ALL.len()]);
 
 impl LogJournal {
     pub fn new(metrics: Arc<Metrics>) -> LogJournal {
-        LogJournal { metrics, hooks: RwLock::default() }
+        LogJournal {
+            metrics,
+            hooks: RwLock::default(),
+        }
     }
 
     fn stages(&self, plugin: &Arc<str>) -> Arc<PerStage> {
@@ -51,7 +54,10 @@ impl Journal for LogJournal {
             actions: &decision.actions,
             reason: decision.reason(),
             detail: decision.why.as_ref().map_or("", |why| &why.detail),
-            failure: decision.failure.as_ref().map(|failure| failure as &dyn std::fmt::Display),
+            failure: decision
+                .failure
+                .as_ref()
+                .map(|failure| failure as &dyn std::fmt::Display),
             took: decision.took,
         });
     }

@@ -61,7 +61,11 @@ impl Listener {
                 && !settings.allow_plaintext_auth,
             auth_required: settings.auth == AuthOffer::Required,
             allow_plaintext_auth: settings.allow_plaintext_auth,
-            mechanisms: if auth { MECHANISMS.map(String::from).to_vec() } else { Vec::new() },
+            mechanisms: if auth {
+                MECHANISMS.map(String::from).to_vec()
+            } else {
+                Vec::new()
+            },
             extensions: Extensions::ALL,
             max_message_size: limits.message_size,
             max_recipients: limits.recipients,
@@ -76,12 +80,21 @@ impl Listener {
             data_grace: limits.data_timeout,
             min_data_rate: limits.data_rate_min,
         };
-        Listener { name: settings.name.as_str().into(), settings, session: Arc::new(session), limits: limits.clone(), metrics }
+        Listener {
+            name: settings.name.as_str().into(),
+            settings,
+            session: Arc::new(session),
+            limits: limits.clone(),
+            metrics,
+        }
     }
 
     fn expects_proxy(&self, peer: SocketAddr) -> bool {
         let address = peer.ip().to_canonical();
-        self.settings.proxy_from.iter().any(|network| network.contains(&address))
+        self.settings
+            .proxy_from
+            .iter()
+            .any(|network| network.contains(&address))
     }
 }
 
@@ -134,7 +147,12 @@ async fn begin(relay: Arc<Relay>, listener: Arc<Listener>, mut stream: TcpStream
         Ok(slot) => slot,
         Err(refused) => return refuse(&relay, &listener, stream, peer, refused).await,
     };
-    let mut facts = SessionFacts::new(listener.name.clone(), listener.settings.auth, canonical(local), canonical(peer));
+    let mut facts = SessionFacts::new(
+        listener.name.clone(),
+        listener.settings.auth,
+        canonical(local),
+        canonical(peer),
+    );
     if proxied {
         match proxy::read_header(&mut stream).await {
             Ok(proxy::Source::Client { peer: client, local }) => {

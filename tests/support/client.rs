@@ -24,7 +24,10 @@ impl Client {
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
         socket.set_nodelay(true).expect("no delay");
         let stream: Box<dyn Stream> = Box::new(socket.try_clone().expect("a clone"));
-        Client { stream: BufReader::new(stream), socket }
+        Client {
+            stream: BufReader::new(stream),
+            socket,
+        }
     }
 
     /// The same, under TLS from the first byte, the certificate not looked at.
@@ -36,7 +39,10 @@ impl Client {
         let name = ServerName::try_from("relay.test").expect("a name");
         let connection = rustls::ClientConnection::new(tls_config(), name).expect("a TLS client");
         let tls = rustls::StreamOwned::new(connection, self.socket.try_clone().expect("a clone"));
-        Client { stream: BufReader::new(Box::new(tls)), socket: self.socket }
+        Client {
+            stream: BufReader::new(Box::new(tls)),
+            socket: self.socket,
+        }
     }
 
     /// Writes bytes as they are.
@@ -82,7 +88,10 @@ impl Client {
     pub fn says(&mut self, line: &str, start: &str) -> String {
         self.line(line);
         let reply = self.reply();
-        assert!(reply.starts_with(start), "to {line:?} expected {start:?}, got {reply:?}");
+        assert!(
+            reply.starts_with(start),
+            "to {line:?} expected {start:?}, got {reply:?}"
+        );
         reply
     }
 
@@ -167,7 +176,12 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn verify_tls13_signature(
@@ -176,7 +190,12 @@ impl rustls::client::danger::ServerCertVerifier for Anyone {
         certificate: &rustls::pki_types::CertificateDer<'_>,
         signature: &rustls::DigitallySignedStruct,
     ) -> Result<rustls::client::danger::HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {

@@ -23,8 +23,14 @@ pub const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
 /// A reference plugin's component. Built by `scripts/build-plugins`, which `make test` runs first.
 pub fn plugin(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/plugins").join(format!("{name}.wasm"));
-    assert!(path.exists(), "{} is not there: run `scripts/build-plugins` first, or `make test`", path.display());
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/plugins")
+        .join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is not there: run `scripts/build-plugins` first, or `make test`",
+        path.display()
+    );
     path
 }
 
@@ -48,7 +54,10 @@ impl Setup {
             plugins: String::new(),
             users: Vec::new(),
             certificate: false,
-            dir: tempfile::Builder::new().prefix("gatepost-test-").tempdir().expect("a folder for the test"),
+            dir: tempfile::Builder::new()
+                .prefix("gatepost-test-")
+                .tempdir()
+                .expect("a folder for the test"),
         }
     }
 
@@ -62,7 +71,10 @@ impl Setup {
     /// A listener on a port of the system's choice: `listener("submission", "tls = \"starttls\"\nauth = \"required\"")`.
     pub fn listener(mut self, name: &str, toml: &str) -> Setup {
         self.certificate |= !toml.contains("tls = \"none\"");
-        let _ = writeln!(self.listeners, "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n{toml}\n");
+        let _ = writeln!(
+            self.listeners,
+            "[[listener]]\nname = \"{name}\"\naddress = \"127.0.0.1:0\"\n{toml}\n"
+        );
         self
     }
 
@@ -79,7 +91,10 @@ impl Setup {
     /// A plugin with its grants as TOML (`"state", "dns"`) and further keys.
     pub fn plugin(mut self, name: &str, file: &Path, grants: &str, toml: &str) -> Setup {
         let file = file.display();
-        let _ = writeln!(self.plugins, "[[plugin]]\nname = \"{name}\"\nfile = \"{file}\"\ngrants = [{grants}]\n{toml}\n");
+        let _ = writeln!(
+            self.plugins,
+            "[[plugin]]\nname = \"{name}\"\nfile = \"{file}\"\ngrants = [{grants}]\n{toml}\n"
+        );
         self
     }
 
@@ -111,7 +126,8 @@ impl Setup {
         }
         text += &self.listeners;
         if self.certificate {
-            let made = rcgen::generate_simple_self_signed(["relay.test".to_owned(), "localhost".to_owned()]).expect("a certificate");
+            let made = rcgen::generate_simple_self_signed(["relay.test".to_owned(), "localhost".to_owned()])
+                .expect("a certificate");
             std::fs::write(dir.join("cert.pem"), made.cert.pem()).expect("cert.pem");
             std::fs::write(dir.join("key.pem"), made.signing_key.serialize_pem()).expect("key.pem");
             text += "[tls]\ncertificate = \"cert.pem\"\nkey = \"key.pem\"\n\n";
@@ -119,7 +135,11 @@ impl Setup {
         if !self.users.is_empty() {
             text += "[auth]\nusers = \"users\"\n\n";
         }
-        let delivery = if self.delivery.is_empty() { "next_hop = \"discard:\"\n" } else { &self.delivery };
+        let delivery = if self.delivery.is_empty() {
+            "next_hop = \"discard:\"\n"
+        } else {
+            &self.delivery
+        };
         let _ = write!(text, "[delivery]\n{delivery}\n{}", self.plugins);
         let path = dir.join("gatepost.toml");
         std::fs::write(&path, text).expect("gatepost.toml");
@@ -132,7 +152,11 @@ impl Setup {
                 .stderr(Stdio::null())
                 .spawn()
                 .expect("gatepost user add");
-            add.stdin.take().expect("piped").write_all(password.as_bytes()).expect("the password");
+            add.stdin
+                .take()
+                .expect("piped")
+                .write_all(password.as_bytes())
+                .expect("the password");
             assert!(add.wait().expect("gatepost user add").success());
         }
         path
@@ -159,7 +183,12 @@ impl Relay {
         use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("the folder's mode");
         let child = launch(&config, dir.path());
-        let mut relay = Relay { dir, config, child, listeners: Vec::new() };
+        let mut relay = Relay {
+            dir,
+            config,
+            child,
+            listeners: Vec::new(),
+        };
         relay.wait_until_up();
         relay
     }
@@ -189,7 +218,9 @@ impl Relay {
     /// Where a listener is.
     pub fn address(&self, listener: &str) -> SocketAddr {
         let found = self.listeners.iter().find(|(name, _)| name == listener);
-        found.unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.listeners)).1
+        found
+            .unwrap_or_else(|| panic!("no listener {listener} in {:?}", self.listeners))
+            .1
     }
 
     /// A connection to a listener whose banner was read.
@@ -201,7 +232,8 @@ impl Relay {
 
     /// One request to the admin socket, as one line of JSON; the answer likewise.
     pub fn admin(&self, request: &str) -> String {
-        self.try_admin(request).unwrap_or_else(|error| panic!("the admin socket: {error}\n{}", self.log()))
+        self.try_admin(request)
+            .unwrap_or_else(|error| panic!("the admin socket: {error}\n{}", self.log()))
     }
 
     fn try_admin(&self, request: &str) -> std::io::Result<String> {
@@ -219,8 +251,17 @@ impl Relay {
 
     /// `gatepost ARGS --config ...`: its standard output; fails unless it succeeds.
     pub fn command(&self, arguments: &[&str]) -> String {
-        let output = Command::new(GATEPOST).args(arguments).arg("--config").arg(&self.config).output().expect("gatepost");
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = Command::new(GATEPOST)
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .output()
+            .expect("gatepost");
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
@@ -263,7 +304,11 @@ impl Relay {
     pub fn logged(&self, texts: &[&str]) -> String {
         let mut found = None;
         until(&format!("a log line with {texts:?}"), || {
-            found = self.log().lines().find(|line| texts.iter().all(|text| line.contains(text))).map(str::to_owned);
+            found = self
+                .log()
+                .lines()
+                .find(|line| texts.iter().all(|text| line.contains(text)))
+                .map(str::to_owned);
             found.is_some()
         });
         found.expect("found")
@@ -273,7 +318,11 @@ impl Relay {
     pub fn page(&self, address: SocketAddr, path: &str) -> String {
         let mut socket = TcpStream::connect(address).expect("the admin listener");
         socket.set_read_timeout(Some(PATIENCE)).expect("a time-out");
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").expect("a request");
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
+        )
+        .expect("a request");
         let mut page = String::new();
         socket.read_to_string(&mut page).expect("a page");
         page
@@ -291,7 +340,11 @@ impl Drop for Relay {
 }
 
 fn launch(config: &Path, dir: &Path) -> Child {
-    let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).expect("a log");
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .expect("a log");
     // A socket of a relay that was killed must not answer for the new one.
     let _ = std::fs::remove_file(dir.join("state/admin.sock"));
     Command::new(GATEPOST)
@@ -322,10 +375,15 @@ fn pause() {
 pub fn peer(program: &str) -> bool {
     let found = std::env::var_os("PATH").is_some_and(|path| {
         let sbin = ["/usr/sbin", "/sbin"].map(PathBuf::from);
-        std::env::split_paths(&path).chain(sbin).any(|folder| folder.join(program).exists())
+        std::env::split_paths(&path)
+            .chain(sbin)
+            .any(|folder| folder.join(program).exists())
     });
     if !found {
-        assert!(std::env::var_os("CI").is_none(), "{program} is not installed, and CI skips nothing: see scripts/setup-tests");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "{program} is not installed, and CI skips nothing: see scripts/setup-tests"
+        );
         eprintln!("SKIPPED: {program} is not installed (scripts/setup-tests installs it)");
     }
     found

@@ -19,9 +19,17 @@ impl Received {
     /// The content below the relay's own trace field.
     pub fn below_trace(&self) -> &[u8] {
         let mut at = 0;
-        assert!(self.content.starts_with(b"Received: "), "no trace field: {:?}", String::from_utf8_lossy(&self.content));
+        assert!(
+            self.content.starts_with(b"Received: "),
+            "no trace field: {:?}",
+            String::from_utf8_lossy(&self.content)
+        );
         loop {
-            at += self.content[at..].iter().position(|byte| *byte == b'\n').expect("the field ends") + 1;
+            at += self.content[at..]
+                .iter()
+                .position(|byte| *byte == b'\n')
+                .expect("the field ends")
+                + 1;
             if !matches!(self.content.get(at), Some(b' ' | b'\t')) {
                 return &self.content[at..];
             }

@@ -19,7 +19,12 @@ impl App {
         if let Selection::Ids(ids) = select {
             return ids
                 .iter()
-                .map(|id| spool.show(*id).map(|state| (*id, state)).ok_or_else(|| format!("there is no message {id} in the queue")))
+                .map(|id| {
+                    spool
+                        .show(*id)
+                        .map(|state| (*id, state))
+                        .ok_or_else(|| format!("there is no message {id} in the queue"))
+                })
                 .collect();
         }
         let mut found = Vec::new();
@@ -45,20 +50,34 @@ impl App {
         let config = self.config.lock().clone();
         if !config.plugins.iter().any(|plugin| plugin.name == name) {
             let known: Vec<&str> = config.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-            return Err(format!("there is no plugin {name:?} in the configuration; there are: {}", known.join(", ")));
+            return Err(format!(
+                "there is no plugin {name:?} in the configuration; there are: {}",
+                known.join(", ")
+            ));
         }
         let mut files = self.plugin_files.lock().good().clone();
         files.insert(name.to_owned(), component.clone());
-        let (policy, refused) =
-            self.replace_policy(&config, files, self.services()).await.map_err(|error| format!("{error:#}"))?;
+        let (policy, refused) = self
+            .replace_policy(&config, files, self.services())
+            .await
+            .map_err(|error| format!("{error:#}"))?;
         if !refused.is_empty() {
             return Err(refused.join("\n"));
         }
-        let digest = policy.plugins().iter().find(|plugin| &*plugin.name == name).map(|plugin| plugin.file_digest);
-        let live = format!("{name} is live in version {}", digest.map(|digest| digest.to_string()).unwrap_or_default());
+        let digest = policy
+            .plugins()
+            .iter()
+            .find(|plugin| &*plugin.name == name)
+            .map(|plugin| plugin.file_digest);
+        let live = format!(
+            "{name} is live in version {}",
+            digest.map(|digest| digest.to_string()).unwrap_or_default()
+        );
         match self.link.store_plugin(name, &component).await {
             Ok(_) => Ok(live),
-            Err(error) => Err(format!("{live}, but its file could not be replaced, so a restart will undo this: {error}")),
+            Err(error) => Err(format!(
+                "{live}, but its file could not be replaced, so a restart will undo this: {error}"
+            )),
         }
     }
 }
@@ -84,16 +103,28 @@ impl AdminActions for App {
     async fn queue_list(&self, select: Selection, limit: u32) -> Result<(Vec<QueueItem>, u64), String> {
         let found = self.selected(&select)?;
         let total = found.len() as u64;
-        Ok((found.iter().take(limit as usize).map(|(id, state)| QueueItem::new(*id, state)).collect(), total))
+        Ok((
+            found
+                .iter()
+                .take(limit as usize)
+                .map(|(id, state)| QueueItem::new(*id, state))
+                .collect(),
+            total,
+        ))
     }
 
     async fn queue_show(&self, id: Id) -> Result<(QueueState, String), String> {
         let spool = &self.relay.spool;
-        let state = spool.show(id).ok_or_else(|| format!("there is no message {id} in the queue"))?;
+        let state = spool
+            .show(id)
+            .ok_or_else(|| format!("there is no message {id} in the queue"))?;
         let (head, body) = spool.content(id).await.map_err(|error| error.to_string())?;
         let start = match &body {
             Body::Memory(bytes) => bytes.slice(..bytes.len().min(HEADER_LIMIT)),
-            Body::File { .. } => spool.read(&body, 0, HEADER_LIMIT).await.map_err(|error| error.to_string())?,
+            Body::File { .. } => spool
+                .read(&body, 0, HEADER_LIMIT)
+                .await
+                .map_err(|error| error.to_string())?,
         };
         let whole = [&*head, &*start].concat();
         let end = memchr::memmem::find(&whole, b"\r\n\r\n").map_or(whole.len(), |at| at + 2);

@@ -27,9 +27,18 @@ pub fn prepare(config: &Config) -> anyhow::Result<()> {
         edit::add(users, DEMO_USER, &password).context("the demo user")?;
         // For `make run`'s next starts, which cannot show it again; as private as the users file.
         let note = users.with_file_name("demo-password");
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&note)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&note)?;
         writeln!(file, "{}", *password)?;
-        println!("made the demo user {DEMO_USER} with the password {} (kept in {})", *password, note.display());
+        println!(
+            "made the demo user {DEMO_USER} with the password {} (kept in {})",
+            *password,
+            note.display()
+        );
     }
     Ok(())
 }
@@ -40,21 +49,28 @@ pub fn announce(config: &Config) {
         return;
     }
     let address = |wanted: fn(&crate::config::Listener) -> bool| {
-        config.listeners.iter().find(|listener| wanted(listener)).map(|listener| listener.address)
+        config
+            .listeners
+            .iter()
+            .find(|listener| wanted(listener))
+            .map(|listener| listener.address)
     };
     let domain = config.relay_domains.first().map_or("example.test", String::as_str);
     let mut text = String::from("\nGatepost is up.\n");
-    if let Some(open) = address(|listener| listener.auth != AuthOffer::Required && listener.tls != ListenerTls::Implicit) {
+    if let Some(open) =
+        address(|listener| listener.auth != AuthOffer::Required && listener.tls != ListenerTls::Implicit)
+    {
         text += &format!(
             "\n  Send a mail to a local address, as anyone may:\n    swaks --server {open} --to bob@{domain} --from me@elsewhere.test\n"
         );
     }
-    if let Some(submission) = address(|listener| listener.auth == AuthOffer::Required && listener.tls == ListenerTls::Starttls) {
-        let password = config
-            .auth
-            .users
-            .as_ref()
-            .map_or_else(|| "demo-password".into(), |users| users.with_file_name("demo-password").display().to_string());
+    if let Some(submission) =
+        address(|listener| listener.auth == AuthOffer::Required && listener.tls == ListenerTls::Starttls)
+    {
+        let password = config.auth.users.as_ref().map_or_else(
+            || "demo-password".into(),
+            |users| users.with_file_name("demo-password").display().to_string(),
+        );
         text += &format!(
             "\n  Relay one elsewhere, as a user:\n    swaks --server {submission} --tls --auth PLAIN --auth-user {DEMO_USER} --auth-password \"$(cat {password})\" --from {DEMO_USER}@{domain} --to someone@elsewhere.test\n"
         );

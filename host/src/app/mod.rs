@@ -38,7 +38,7 @@ use crate::relay::{Relay, Settings};
 use crate::spool::{Spool, SpoolOptions};
 use crate::supervisor::{self, Source};
 use crate::tls::TlsStore;
-use crate::worker_link::{self, DRAIN_TIME, Link, Startup, Update, UsersFile};
+use crate::worker_link::{self, BoundListener, DRAIN_TIME, Link, Startup, Update, UsersFile};
 use files::PluginFiles;
 use reload::Listeners;
 
@@ -118,7 +118,32 @@ struct App {
     plugin_files: parking_lot::Mutex<PluginFiles>,
     listeners: parking_lot::Mutex<Listeners>,
     config: parking_lot::Mutex<Config>,
+    /// The admin listener's socket number, and who serves it.
+    pages: parking_lot::Mutex<Option<(u64, tokio::task::JoinHandle<()>)>>,
     began: std::time::Instant,
+}
+
+impl App {
+    /// Serves the admin pages on this socket, and no more on the one before.
+    fn serve_pages(self: &Arc<App>, bound: Option<BoundListener>, hostname: &str) -> anyhow::Result<()> {
+        let mut serving = self.pages.lock();
+        if serving.as_ref().map(|(socket, _)| *socket) == bound.as_ref().map(|bound| bound.socket) {
+            return Ok(());
+        }
+        if let Some((_, task)) = serving.take() {
+            task.abort();
+        }
+        if let Some(bound) = bound {
+            let pages = Arc::new(Pages {
+                metrics: self.relay.metrics.clone(),
+                probes: self.clone(),
+                hostname: hostname.to_owned(),
+            });
+            let listener = TcpListener::from_std(bound.listener)?;
+            *serving = Some((bound.socket, tokio::spawn(admin::http::serve(listener, pages))));
+        }
+        Ok(())
+    }
 }
 
 async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyhow::Result<()> {
@@ -136,7 +161,11 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     let tls = match bundle.secrets.certificates.as_slice() {
         [] => None,
         certificates => {
-            let minimum = config.tls.as_ref().context("certificates without [tls]")?.minimum_version;
+            let minimum = config
+                .tls
+                .as_ref()
+                .context("certificates without [tls]")?
+                .minimum_version;
             let (store, loaded) = TlsStore::new(certificates, minimum)?;
             warn_of_certificates(&loaded);
             metrics.certificates(&loaded);
@@ -166,7 +195,10 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
     let passwords = bundle.secrets.passwords;
     let delivery_config = DeliveryConfig::new(&config, &metrics, |path| {
-        passwords.get(path).cloned().with_context(|| format!("{} was not passed", path.display()))
+        passwords
+            .get(path)
+            .cloned()
+            .with_context(|| format!("{} was not passed", path.display()))
     })?;
     let relay = Arc::new(Relay::new(
         policies,
@@ -177,7 +209,13 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         Settings::new(&config, users),
     ));
     let outbound = Arc::new(outbound::Outbound::new(relay.clone()));
-    let delivery = Delivery::start(Arc::new(delivery_config), spool.clone(), dns.clone(), outbound, metrics.clone());
+    let delivery = Delivery::start(
+        Arc::new(delivery_config),
+        spool.clone(),
+        dns.clone(),
+        outbound,
+        metrics.clone(),
+    );
     let mut listeners = Listeners::default();
     listeners.update(&relay, &config, bundle.listeners)?;
     let app = Arc::new(App {
@@ -191,21 +229,19 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         plugin_files: parking_lot::Mutex::new(plugin_files),
         listeners: parking_lot::Mutex::new(listeners),
         config: parking_lot::Mutex::new(config.clone()),
+        pages: parking_lot::Mutex::default(),
         began: std::time::Instant::now(),
     });
-    if let Some(bound) = bundle.admin_http {
-        let pages = Arc::new(Pages {
-            metrics: metrics.clone(),
-            probes: app.clone(),
-            hostname: config.hostname.clone(),
-        });
-        tokio::spawn(admin::http::serve(TcpListener::from_std(bound.listener)?, pages));
-    }
+    app.serve_pages(bundle.admin_http, &config.hostname)?;
     let allowed = Allowed {
         supervisor_uid,
         worker_uid: nix::unistd::Uid::effective().as_raw(),
     };
-    tokio::spawn(admin::socket::serve(UnixListener::from_std(admin_socket)?, allowed, app.clone()));
+    tokio::spawn(admin::socket::serve(
+        UnixListener::from_std(admin_socket)?,
+        allowed,
+        app.clone(),
+    ));
     let (state_ends, state_ended) = tokio::sync::oneshot::channel::<()>();
     let state_task = tokio::spawn({
         let state = state.clone();
@@ -218,7 +254,8 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         }
     });
     tokio::spawn(gauges(app.clone()));
-    link.ready().context("the supervisor cannot be told that the relay is up")?;
+    link.ready()
+        .context("the supervisor cannot be told that the relay is up")?;
     tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
 
     loop {
@@ -312,16 +349,26 @@ async fn gauges(app: Arc<App>) {
     loop {
         let stats = app.relay.spool.stats();
         let spool = &metrics.spool;
-        spool.waiting.set((stats.messages - stats.held.min(stats.messages)) as i64);
+        spool
+            .waiting
+            .set((stats.messages - stats.held.min(stats.messages)) as i64);
         spool.held.set(stats.held as i64);
         spool.active.set(stats.claimed as i64);
         spool.bytes.set(stats.log_bytes as i64);
-        spool.oldest_unix.set(stats.oldest.map_or(0, |at| crate::message::since_epoch(at).as_secs() as i64));
+        spool.oldest_unix.set(
+            stats
+                .oldest
+                .map_or(0, |at| crate::message::since_epoch(at).as_secs() as i64),
+        );
         spool.syncs.inc_by(stats.commits - commits);
         commits = stats.commits;
         for plugin in app.relay.policies.current().plugins() {
             metrics.plugin_instances(&plugin.name).set(plugin.instances().1 as i64);
         }
+        app.counters.for_each(|plugin, name, value| {
+            let counter = metrics.plugin_counter(plugin, name);
+            counter.inc_by(value.saturating_sub(counter.get()));
+        });
         sleep(GAUGES_EVERY).await;
     }
 }

@@ -40,7 +40,9 @@ fn queued<'a>(id: Id, state: &'a QueueState, recipients: &'a [&'a str]) -> Queue
         recipients,
         size: state.size,
         attempts: state.attempts,
-        age: SystemTime::now().duration_since(state.origin.received).unwrap_or_default(),
+        age: SystemTime::now()
+            .duration_since(state.origin.received)
+            .unwrap_or_default(),
         tags: &state.origin.tags,
     }
 }
@@ -50,7 +52,12 @@ impl DeliveryPolicy for Outbound {
         self.relay.policies.current().wants(Stage::Route)
     }
 
-    fn on_route<'a>(&'a self, id: Id, state: &'a QueueState, pending: &'a [usize]) -> BoxFuture<'a, Vec<RouteDecision>> {
+    fn on_route<'a>(
+        &'a self,
+        id: Id,
+        state: &'a QueueState,
+        pending: &'a [usize],
+    ) -> BoxFuture<'a, Vec<RouteDecision>> {
         Box::pin(async move {
             let policy = self.relay.policies.current();
             let recipients: Vec<&str> = pending
@@ -83,10 +90,19 @@ impl DeliveryPolicy for Outbound {
         self.relay.policies.current().wants(Stage::Delivery)
     }
 
-    fn on_delivery<'a>(&'a self, id: Id, state: &'a QueueState, attempt: &'a AttemptResult) -> BoxFuture<'a, Option<Duration>> {
+    fn on_delivery<'a>(
+        &'a self,
+        id: Id,
+        state: &'a QueueState,
+        attempt: &'a AttemptResult,
+    ) -> BoxFuture<'a, Option<Duration>> {
         Box::pin(async move {
             let policy = self.relay.policies.current();
-            let recipient = state.envelope.recipients.get(attempt.recipient).map_or("", |rcpt| &rcpt.address);
+            let recipient = state
+                .envelope
+                .recipients
+                .get(attempt.recipient)
+                .map_or("", |rcpt| &rcpt.address);
             let recipients = [recipient];
             let told = Attempt {
                 recipient,

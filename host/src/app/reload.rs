@@ -69,16 +69,19 @@ impl Listeners {
 
 impl App {
     /// Puts a bundle in force; a sentence says what changed.
-    pub(super) async fn reload(&self, bundle: Bundle, log: &LogGuard) -> Result<String, String> {
+    pub(super) async fn reload(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> Result<String, String> {
         self.take_over(bundle, log).await.map_err(|error| format!("{error:#}"))
     }
 
-    async fn take_over(&self, bundle: Bundle, log: &LogGuard) -> anyhow::Result<String> {
+    async fn take_over(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> anyhow::Result<String> {
         let config = bundle.config;
         let users = Arc::new(users(bundle.secrets.users.as_ref())?);
         let passwords = bundle.secrets.passwords;
         let delivery = DeliveryConfig::new(&config, &self.relay.metrics, |path| {
-            passwords.get(path).cloned().with_context(|| format!("{} was not passed", path.display()))
+            passwords
+                .get(path)
+                .cloned()
+                .with_context(|| format!("{} was not passed", path.display()))
         })?;
         let certificates = bundle.secrets.certificates;
         let minimum = config.tls.as_ref().map(|tls| tls.minimum_version);
@@ -96,7 +99,11 @@ impl App {
             counters: self.counters.clone(),
             journal: self.journal.clone(),
         });
-        let wanted: Files = bundle.plugins.iter().map(|file| (file.name.clone(), files::bytes(file))).collect();
+        let wanted: Files = bundle
+            .plugins
+            .iter()
+            .map(|file| (file.name.clone(), files::bytes(file)))
+            .collect();
         let (policy, refused) = self.replace_policy(&config, wanted, services).await?;
 
         let in_force = self.relay.tls.read().clone();
@@ -117,11 +124,16 @@ impl App {
         self.relay.replace_settings(Settings::new(&config, users));
         self.delivery.reload(Arc::new(delivery));
         self.listeners.lock().update(&self.relay, &config, bundle.listeners)?;
+        self.serve_pages(bundle.admin_http, &config.hostname)?;
         log.set_level(config.log.level);
         *self.config.lock() = config;
         Ok(match refused.is_empty() {
             true => format!("policy {} in force, {} plugins", policy.number, policy.plugins().len()),
-            false => format!("policy {} in force; kept the old version of: {}", policy.number, refused.join("; ")),
+            false => format!(
+                "policy {} in force; kept the old version of: {}",
+                policy.number,
+                refused.join("; ")
+            ),
         })
     }
 
@@ -133,7 +145,12 @@ impl App {
         services: Arc<Services>,
     ) -> anyhow::Result<(Arc<Policy>, Vec<String>)> {
         let good = self.plugin_files.lock().good().clone();
-        let errors = match self.relay.policies.replace(&config.plugins, &wanted, services.clone()).await {
+        let errors = match self
+            .relay
+            .policies
+            .replace(&config.plugins, &wanted, services.clone())
+            .await
+        {
             Ok(policy) => {
                 self.plugin_files.lock().accept(wanted, HashMap::new());
                 return Ok((policy, Vec::new()));
@@ -171,4 +188,3 @@ pub fn join(errors: &[LoadError]) -> String {
     let texts: Vec<String> = errors.iter().map(ToString::to_string).collect();
     texts.join("\n")
 }
-

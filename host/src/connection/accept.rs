@@ -12,11 +12,11 @@ use gatepost_smtp::session::Answer;
 use super::Connection;
 use crate::maillog::{self, Accepted};
 use crate::message::{Body, Envelope, Id, NewMessage, Origin, Recipient};
+use crate::policy::Transaction;
 use crate::policy::chain::{self, Effects, Event, Fate, Question, Queued};
 use crate::policy::decision::{Stage, Verdict};
 use crate::policy::services::content::Content;
 use crate::policy::services::trace::{self, Received};
-use crate::policy::Transaction;
 
 /// Bytes copied at once where a message has to be stored twice.
 const COPY_BYTES: usize = 256 * 1024;
@@ -74,14 +74,22 @@ impl Connection {
             Fate::Route(route) => Some(route.as_str()),
             _ => None,
         });
-        let unknown = routes.chain(effects.route.as_deref()).find(|route| !self.settings.routes.contains(*route)).map(str::to_owned);
+        let unknown = routes
+            .chain(effects.route.as_deref())
+            .find(|route| !self.settings.routes.contains(*route))
+            .map(str::to_owned);
         if let Some(answer) = unknown.and_then(|route| self.refuse_route(&route)) {
             return answer;
         }
         let Some(transaction) = self.scope.transaction.clone() else {
             return self.spool_failed("there is no transaction");
         };
-        if let Some(answer) = transaction.envelope.recipients.iter().find_map(|rcpt| self.refuse_final(rcpt)) {
+        if let Some(answer) = transaction
+            .envelope
+            .recipients
+            .iter()
+            .find_map(|rcpt| self.refuse_final(rcpt))
+        {
             return answer;
         }
         let (kept, held) = split(&transaction, &effects);
@@ -100,6 +108,10 @@ impl Connection {
             at: now,
         });
         let finished = match edited {
+            // A large message that was edited below its top is copied: not on a thread that serves others.
+            Some(content) if matches!(body, Body::File { .. }) => {
+                tokio::task::block_in_place(|| Arc::unwrap_or_clone(content).finish(Bytes::from(head)))
+            }
             Some(content) => Arc::unwrap_or_clone(content).finish(Bytes::from(head)),
             None => Ok((Bytes::from(head), body)),
         };
@@ -150,7 +162,12 @@ impl Connection {
             }
         }
         if self.policy.wants(Stage::Queued) {
-            let recipients: Vec<&str> = transaction.envelope.recipients.iter().map(|rcpt| rcpt.address.as_str()).collect();
+            let recipients: Vec<&str> = transaction
+                .envelope
+                .recipients
+                .iter()
+                .map(|rcpt| rcpt.address.as_str())
+                .collect();
             let queued = Queued {
                 id,
                 sender: &transaction.envelope.sender,
@@ -236,7 +253,12 @@ fn split(transaction: &Transaction, effects: &Effects) -> (Vec<Recipient>, Vec<(
         if effects.route.is_some() {
             rcpt.route.clone_from(&effects.route);
         }
-        let fate = effects.fates.iter().rev().find(|(at, _)| *at as usize == index).map(|(_, fate)| fate);
+        let fate = effects
+            .fates
+            .iter()
+            .rev()
+            .find(|(at, _)| *at as usize == index)
+            .map(|(_, fate)| fate);
         match (fate, &effects.quarantine) {
             (Some(Fate::Discard), _) => {}
             (Some(Fate::Quarantine(why)), _) | (_, Some(why)) => held.push((rcpt, why.clone())),

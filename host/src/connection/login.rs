@@ -69,8 +69,15 @@ impl Connection {
         match self.settings.users.verify_plain(&login.name, &login.password).await {
             Ok(true) => {
                 // Spelt as in the users file: `Alice` and `alice` are one.
-                let name = self.settings.users.lookup(&user).map_or_else(|| user.as_str().into(), |user| user.name.clone());
-                self.authenticated(Identity { name, method: login.mechanism.into() })
+                let name = self
+                    .settings
+                    .users
+                    .lookup(&user)
+                    .map_or_else(|| user.as_str().into(), |user| user.name.clone());
+                self.authenticated(Identity {
+                    name,
+                    method: login.mechanism.into(),
+                })
             }
             Ok(false) => self.failed(Some(&user), "bad-credentials", Reply::auth_failed()),
             Err(error) => self.unavailable(&user, &error.to_string(), Reply::auth_unavailable()),
@@ -78,7 +85,10 @@ impl Connection {
     }
 
     fn mechanism(&self) -> String {
-        self.login.as_ref().map(|login| login.mechanism.clone()).unwrap_or_default()
+        self.login
+            .as_ref()
+            .map(|login| login.mechanism.clone())
+            .unwrap_or_default()
     }
 
     fn authenticated(&mut self, identity: Identity) -> Answer {

@@ -204,7 +204,9 @@ impl Connection {
             self.stream.write_all(output).await?;
             self.stream.flush().await
         };
-        timeout(WRITE_TIMEOUT, write).await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        timeout(WRITE_TIMEOUT, write)
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         output.clear();
         self.totals.sent_bytes += sent;
         self.relay.metrics.sent_bytes.inc_by(sent);
@@ -224,7 +226,9 @@ impl Connection {
         facts.ehlo = None;
         facts.esmtp = false;
         self.scope.session = Arc::new(facts);
-        self.session.start_tls_done(self.relay.clock()).map_err(io::Error::other)
+        self.session
+            .start_tls_done(self.relay.clock())
+            .map_err(io::Error::other)
     }
 
     /// Logs and counts a reply, and tells the observers of refusals and logins.
@@ -271,7 +275,11 @@ impl Connection {
             reason,
             plugin: blame.plugin.as_deref(),
             stage: blame.stage.map(Stage::name),
-            sender: self.scope.transaction.as_ref().map(|transaction| transaction.envelope.sender.as_str()),
+            sender: self
+                .scope
+                .transaction
+                .as_ref()
+                .map(|transaction| transaction.envelope.sender.as_str()),
             recipient: blame.recipient.as_deref(),
             detail,
         });

@@ -61,7 +61,11 @@ impl Connection {
         let outcome = chain::ask(&self.policy, &mut self.scope, Question::Ehlo(name)).await;
         self.pause(&outcome).await?;
         maillog::hello(&self.scope.session);
-        let withdrawn = outcome.effects.withdrawn.iter().filter_map(|name| Extensions::from_keyword(name));
+        let withdrawn = outcome
+            .effects
+            .withdrawn
+            .iter()
+            .filter_map(|name| Extensions::from_keyword(name));
         let withdrawn = withdrawn.fold(Extensions::NONE, Extensions::union);
         let accept = match withdrawn == Extensions::NONE {
             true => Answer::Accept,
@@ -72,7 +76,10 @@ impl Connection {
 
     async fn on_mail(&mut self, mail: MailFrom) -> io::Result<Answer> {
         if self.policy.is_stale(tokio::time::Instant::now()) {
-            self.blame("policy-replaced", "the session is older than the policy in force by too much");
+            self.blame(
+                "policy-replaced",
+                "the session is older than the policy in force by too much",
+            );
             return Ok(Answer::Disconnect(Reply::shutting_down()));
         }
         let age = self.scope.session.started.elapsed().unwrap_or_default();
@@ -88,7 +95,11 @@ impl Connection {
         self.scope.end_transaction();
         self.scope.transaction = Some(Arc::new(Transaction {
             envelope: Envelope {
-                sender: mail.reverse_path.as_ref().map(|path| path.as_str().to_owned()).unwrap_or_default(),
+                sender: mail
+                    .reverse_path
+                    .as_ref()
+                    .map(|path| path.as_str().to_owned())
+                    .unwrap_or_default(),
                 params: MailParams {
                     size: mail.size,
                     eight_bit: mail.body == Some(command::Body::EightBitMime),
@@ -146,7 +157,11 @@ impl Connection {
             self.blame.get_or_insert_default().recipient = Some(rcpt.address.to_string());
             return Ok(Answer::Refuse(reply));
         }
-        if let Some(answer) = effects.added.iter().find_map(|added| self.refuse_added(added, effects.relay_allowed)) {
+        if let Some(answer) = effects
+            .added
+            .iter()
+            .find_map(|added| self.refuse_added(added, effects.relay_allowed))
+        {
             return Ok(answer);
         }
         if let Some(answer) = effects.route.as_deref().and_then(|route| self.refuse_route(route)) {
@@ -190,13 +205,21 @@ impl Connection {
 
     pub(super) fn class(&self, address: &Address) -> Class {
         let plaintext_auth = self.listener.settings.allow_plaintext_auth;
-        gate::classify(address, &self.scope.session, plaintext_auth, &self.settings.relay_domains)
+        gate::classify(
+            address,
+            &self.scope.session,
+            plaintext_auth,
+            &self.settings.relay_domains,
+        )
     }
 
     /// A policy added a recipient that the gate does not admit: the policy is at fault, and the client gets 451.
     pub(super) fn refuse_added(&mut self, added: &Address, allowed: bool) -> Option<Answer> {
         let reason = gate::admit(self.class(added), allowed).err()?;
-        self.blame("added-recipient-denied", &format!("a policy added {added}, which may not be relayed to: {reason}"));
+        self.blame(
+            "added-recipient-denied",
+            &format!("a policy added {added}, which may not be relayed to: {reason}"),
+        );
         Some(Answer::Refuse(Reply::policy_failed()))
     }
 
@@ -205,7 +228,10 @@ impl Connection {
         if self.settings.routes.contains(route) {
             return None;
         }
-        self.blame("unknown-route", &format!("a policy chose the route {route:?}, which no [[route]] has"));
+        self.blame(
+            "unknown-route",
+            &format!("a policy chose the route {route:?}, which no [[route]] has"),
+        );
         Some(Answer::Refuse(Reply::policy_failed()))
     }
 
@@ -285,9 +311,17 @@ fn mail_parameters(mail: &MailFrom) -> Vec<(String, Option<String>)> {
 fn rcpt_parameters(rcpt: &command::Recipient) -> Vec<(String, Option<String>)> {
     let mut parameters = Vec::new();
     if let Some(notify) = rcpt.notify {
-        let named = [(notify.success, "SUCCESS"), (notify.failure, "FAILURE"), (notify.delay, "DELAY")];
+        let named = [
+            (notify.success, "SUCCESS"),
+            (notify.failure, "FAILURE"),
+            (notify.delay, "DELAY"),
+        ];
         let names: Vec<&str> = named.iter().filter(|(on, _)| *on).map(|(_, name)| *name).collect();
-        let value = if names.is_empty() { "NEVER".to_owned() } else { names.join(",") };
+        let value = if names.is_empty() {
+            "NEVER".to_owned()
+        } else {
+            names.join(",")
+        };
         parameters.push(("NOTIFY".to_owned(), Some(value)));
     }
     if let Some(orcpt) = &rcpt.orcpt {

@@ -51,7 +51,12 @@ impl Stream {
         }
     }
 
-    fn poll_into(&mut self, cx: &mut Context<'_>, most: usize, take: &mut impl FnMut(&[u8])) -> Poll<io::Result<usize>> {
+    fn poll_into(
+        &mut self,
+        cx: &mut Context<'_>,
+        most: usize,
+        take: &mut impl FnMut(&[u8]),
+    ) -> Poll<io::Result<usize>> {
         let mut bytes = [std::mem::MaybeUninit::<u8>::uninit(); READ_BYTES];
         let mut buffer = ReadBuf::uninit(&mut bytes[..most.min(READ_BYTES)]);
         ready!(Pin::new(&mut *self).poll_read(cx, &mut buffer))?;

@@ -124,11 +124,14 @@ fn reply(stage: Stage, asked: wit::Reply, class: u16) -> Result<Reply, String> {
         (code, _, _) => code,
     };
     if code / 100 != class {
-        return Err(format!("the reply code {code} does not fit the decision, which needs {class}xx"));
+        return Err(format!(
+            "the reply code {code} does not fit the decision, which needs {class}xx"
+        ));
     }
     let enhanced = match asked.enhanced.as_str() {
         "" => Enhanced(class as u8, 7, 1),
-        text => Enhanced::parse(text).ok_or_else(|| format!("{text:?} is not an enhanced status code such as {class}.7.1"))?,
+        text => Enhanced::parse(text)
+            .ok_or_else(|| format!("{text:?} is not an enhanced status code such as {class}.7.1"))?,
     };
     Reply::refusal(code, Some(enhanced), cut(&asked.text, REPLY_BYTES_MAX).to_owned())
         .map_err(|error| format!("the reply {code} {enhanced} cannot be sent: {error}"))

@@ -15,10 +15,10 @@ use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy::{queue, types as wit};
 use super::decision::{Decision, Explanation, Failure, Read, Stage, Verdict};
 use super::imports::{Call, Checks, PastAnswer, Transaction};
-use crate::auth::Login;
 use super::instance::{HookAnswer, HookCall};
 use super::plugin::Plugin;
 use super::services::content::{Content, Place};
+use crate::auth::Login;
 use crate::config::{Grant, OnFailure};
 use crate::message::{Id, Identity, SessionFacts};
 
@@ -207,12 +207,16 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
         let read = scope.take_back(call);
         let applied = result
             .and_then(|said| match said {
-                HookAnswer::Answer(said) => answer::check(stage, &plugin.settings.grants, said).map_err(Failure::Answer),
+                HookAnswer::Answer(said) => {
+                    answer::check(stage, &plugin.settings.grants, said).map_err(Failure::Answer)
+                }
                 _ => Err(Failure::Answer("it is of another hook".into())),
             })
             .and_then(|checked| {
                 let actions: Vec<String> = checked.actions.iter().map(answer::describe).collect();
-                scope.apply(checked.actions, &mut asked, &mut outcome.effects).map_err(Failure::Answer)?;
+                scope
+                    .apply(checked.actions, &mut asked, &mut outcome.effects)
+                    .map_err(Failure::Answer)?;
                 Ok((checked.verdict, actions, checked.why))
             });
         let (verdict, actions, why, failure) = match applied {
@@ -330,13 +334,27 @@ pub async fn tell(policy: &Policy, scope: &mut Scope, event: Event<'_>) {
         let call = scope.call(policy, plugin, stage, started.at, None);
         let (result, call) = plugin.call(call, hook).await;
         let read = scope.take_back(call);
-        let decision = scope.decide(plugin, stage, read, started, Verdict::Pass, Vec::new(), None, result.err());
+        let decision = scope.decide(
+            plugin,
+            stage,
+            read,
+            started,
+            Verdict::Pass,
+            Vec::new(),
+            None,
+            result.err(),
+        );
         policy.services.journal.decision(&decision);
     }
 }
 
 /// Tells on-delivery how an attempt ended; the last plugin that names a delay sets it.
-pub async fn tell_delivery(policy: &Policy, scope: &mut Scope, message: &Queued<'_>, attempt: &Attempt<'_>) -> Option<Duration> {
+pub async fn tell_delivery(
+    policy: &Policy,
+    scope: &mut Scope,
+    message: &Queued<'_>,
+    attempt: &Attempt<'_>,
+) -> Option<Duration> {
     if !policy.wants(Stage::Delivery) {
         return None;
     }
@@ -366,7 +384,16 @@ pub async fn tell_delivery(policy: &Policy, scope: &mut Scope, message: &Queued<
             Ok(_) => (Vec::new(), None),
             Err(failure) => (Vec::new(), Some(failure)),
         };
-        let decision = scope.decide(plugin, Stage::Delivery, read, started, Verdict::Pass, actions, None, failure);
+        let decision = scope.decide(
+            plugin,
+            Stage::Delivery,
+            read,
+            started,
+            Verdict::Pass,
+            actions,
+            None,
+            failure,
+        );
         policy.services.journal.decision(&decision);
     }
     delay
@@ -443,7 +470,13 @@ impl<'a> Asked<'a> {
             Question::Rcpt(recipient, parameters, _) => (Some(mailbox(Some(recipient))), parameters),
             _ => (None, &[]),
         };
-        let parameters = given.iter().map(|(name, value)| wit::Parameter { name: name.clone(), value: value.clone() }).collect();
+        let parameters = given
+            .iter()
+            .map(|(name, value)| wit::Parameter {
+                name: name.clone(),
+                value: value.clone(),
+            })
+            .collect();
         let relay = match &question {
             Question::Rcpt(_, _, super::gate::Class::Foreign(reason)) => wit::RelayView {
                 ours: false,
@@ -599,7 +632,9 @@ impl Scope {
                         wit::HeaderPlace::Top => Place::Top,
                         wit::HeaderPlace::Bottom => Place::Bottom,
                     };
-                    edit?.add_header(&header.name, &header.value, place).map_err(|error| error.to_string())?;
+                    edit?
+                        .add_header(&header.name, &header.value, place)
+                        .map_err(|error| error.to_string())?;
                 }
                 wit::Action::ReplaceHeader(header) => {
                     edit?
@@ -607,7 +642,9 @@ impl Scope {
                         .map_err(|error| error.to_string())?;
                 }
                 wit::Action::RemoveHeader(header) => {
-                    edit?.remove_header(&header.name, header.occurrence).map_err(|error| error.to_string())?;
+                    edit?
+                        .remove_header(&header.name, header.occurrence)
+                        .map_err(|error| error.to_string())?;
                 }
                 wit::Action::ReplaceBody(body) => edit?.replace_body(body).map_err(|error| error.to_string())?,
                 wit::Action::Route(route) => next.route = Some(route),
@@ -625,18 +662,26 @@ impl Scope {
                 }
                 wit::Action::Quarantine(why) => next.quarantine = Some(cut(&why, TAG_BYTES_MAX).to_owned()),
                 wit::Action::Sign(signature) => {
-                    return Err(format!("the host has no key for {} / {}", signature.domain, signature.selector));
+                    return Err(format!(
+                        "the host has no key for {} / {}",
+                        signature.domain, signature.selector
+                    ));
                 }
                 wit::Action::Delay(ms) => next.delay += Duration::from_millis(ms.into()),
                 wit::Action::Tag(tag) => {
                     let tags = &mut fields?.tags;
                     if tags.len() == TAGS_MAX || tag.name.len() + tag.value.len() > TAG_BYTES_MAX {
-                        return Err(format!("a message has at most {TAGS_MAX} tags of {TAG_BYTES_MAX} bytes"));
+                        return Err(format!(
+                            "a message has at most {TAGS_MAX} tags of {TAG_BYTES_MAX} bytes"
+                        ));
                     }
                     tags.push((tag.name, tag.value));
                 }
                 wit::Action::WithdrawExtension(name) => {
-                    if ["STARTTLS", "AUTH"].iter().any(|fixed| name.eq_ignore_ascii_case(fixed)) {
+                    if ["STARTTLS", "AUTH"]
+                        .iter()
+                        .any(|fixed| name.eq_ignore_ascii_case(fixed))
+                    {
                         return Err(format!("{name} cannot be withdrawn"));
                     }
                     next.withdrawn.push(name);
@@ -697,7 +742,11 @@ impl Scope {
             past.push(PastAnswer {
                 plugin: plugin.name.clone(),
                 stage,
-                verdict: if decision.failure.is_some() { "failed" } else { decision.verdict.name() },
+                verdict: if decision.failure.is_some() {
+                    "failed"
+                } else {
+                    decision.verdict.name()
+                },
                 reason: decision.reason().into(),
             });
         }

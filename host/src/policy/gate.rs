@@ -50,7 +50,9 @@ impl Reason {
         match self {
             Reason::SourceRouted => "write the address as local@domain, without %, ! or a second @",
             Reason::NotAuthenticated => "turn on authentication for outgoing mail in the mail program",
-            Reason::AuthNotOfferedWithoutTls => "turn on STARTTLS (or TLS) in the mail program, and authentication with it",
+            Reason::AuthNotOfferedWithoutTls => {
+                "turn on STARTTLS (or TLS) in the mail program, and authentication with it"
+            }
             Reason::NetworkNotTrusted => {
                 "use the submission port with a user name and password; or the administrator adds the network to trusted_networks and allows it in auth-relay"
             }

@@ -146,7 +146,9 @@ impl Guest {
 
     /// The call in progress; a guest that asks for something outside of a hook (in `configure`, in a start function) traps.
     fn call(&mut self) -> wasmtime::Result<&mut Call> {
-        self.call.as_mut().ok_or_else(|| wasmtime::format_err!("there is no session outside of a hook"))
+        self.call
+            .as_mut()
+            .ok_or_else(|| wasmtime::format_err!("there is no session outside of a hook"))
     }
 
     /// Counts bytes that cross; traps beyond `host_call_bytes`.
@@ -170,7 +172,10 @@ impl Guest {
     fn content(&mut self, message: &Resource<Message>) -> wasmtime::Result<Arc<Content>> {
         self.need(Grant::ReadMessage)?;
         let call = self.call()?;
-        let content = call.content.as_ref().ok_or_else(|| wasmtime::format_err!("there is no message in {}", call.stage))?;
+        let content = call
+            .content
+            .as_ref()
+            .ok_or_else(|| wasmtime::format_err!("there is no message in {}", call.stage))?;
         Ok(match message.rep() {
             ORIGINAL => Arc::new(content.original()),
             _ => content.clone(),
@@ -179,7 +184,9 @@ impl Guest {
 
     fn login(&mut self) -> wasmtime::Result<Arc<Login>> {
         let call = self.call()?;
-        call.login.clone().ok_or_else(|| wasmtime::format_err!("there is no login in {}", call.stage))
+        call.login
+            .clone()
+            .ok_or_else(|| wasmtime::format_err!("there is no login in {}", call.stage))
     }
 }
 
@@ -278,7 +285,10 @@ impl wit::types::HostSession for Guest {
     fn identity(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<wit::types::Identity>> {
         let call = self.call()?;
         let identity = call.session.identity.clone();
-        call.saw("session.identity", maybe(identity.as_ref().map(|identity| &identity.name)));
+        call.saw(
+            "session.identity",
+            maybe(identity.as_ref().map(|identity| &identity.name)),
+        );
         Ok(identity.map(|identity| wit::types::Identity {
             name: identity.name.to_string(),
             method: identity.method.to_string(),
@@ -303,8 +313,16 @@ impl wit::types::HostSession for Guest {
 
     fn sender(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<String>> {
         let call = self.call()?;
-        let sender = call.transaction.as_ref().map(|transaction| transaction.envelope.sender.clone());
-        call.saw("session.sender", sender.as_deref().map_or(Told::Nothing, |sender| Told::Text(sender.into())));
+        let sender = call
+            .transaction
+            .as_ref()
+            .map(|transaction| transaction.envelope.sender.clone());
+        call.saw(
+            "session.sender",
+            sender
+                .as_deref()
+                .map_or(Told::Nothing, |sender| Told::Text(sender.into())),
+        );
         Ok(sender)
     }
 
@@ -354,12 +372,16 @@ impl wit::messages::HostMessage for Guest {
     fn header(&mut self, message: Resource<Message>, name: String) -> wasmtime::Result<Vec<Vec<u8>>> {
         let values = self.content(&message)?.header(&name).map_err(wasmtime::Error::new)?;
         self.charge(values.iter().map(|value| value.len()).sum())?;
-        self.call()?.saw_about("message.header", Some(&name), Told::Amount(values.len()));
+        self.call()?
+            .saw_about("message.header", Some(&name), Told::Amount(values.len()));
         Ok(values.iter().map(|value| value.to_vec()).collect())
     }
 
     fn read(&mut self, message: Resource<Message>, offset: u64, length: u32) -> wasmtime::Result<Vec<u8>> {
-        let bytes = self.content(&message)?.read(offset, length).map_err(wasmtime::Error::new)?;
+        let bytes = self
+            .content(&message)?
+            .read(offset, length)
+            .map_err(wasmtime::Error::new)?;
         self.charge(bytes.len())?;
         self.call()?.saw("message.read", Told::Amount(bytes.len()));
         Ok(bytes.into())
@@ -399,7 +421,10 @@ impl wit::login::HostAttempt for Guest {
         self.need(Grant::Credentials)?;
         let login = self.login()?;
         let users = self.call()?.services.users.clone();
-        let good = users.verify_plain(&login.name, &login.password).await.map_err(wasmtime::Error::new)?;
+        let good = users
+            .verify_plain(&login.name, &login.password)
+            .await
+            .map_err(wasmtime::Error::new)?;
         self.call()?.saw("attempt.verify", Told::Flag(good));
         Ok(good)
     }
@@ -468,14 +493,21 @@ impl wit::notes::Host for Guest {
     fn get(&mut self, scope: wit::notes::Scope, plugin: String, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
         let call = self.call()?;
         let (what, notes) = match scope {
-            wit::notes::Scope::Session => ("notes.session", call.session_notes.as_ref().or(Some(&call.session.notes))),
+            wit::notes::Scope::Session => (
+                "notes.session",
+                call.session_notes.as_ref().or(Some(&call.session.notes)),
+            ),
             wit::notes::Scope::Transaction => {
                 let before = call.transaction.as_ref().map(|transaction| &transaction.notes);
                 ("notes.transaction", call.transaction_notes.as_ref().or(before))
             }
         };
         // A plugin does not know what the configuration calls it: an empty name is its own.
-        let owner = if plugin.is_empty() { &*call.plugin } else { plugin.as_str() };
+        let owner = if plugin.is_empty() {
+            &*call.plugin
+        } else {
+            plugin.as_str()
+        };
         let value = notes.and_then(|notes| notes.get(owner, &key)).map(<[u8]>::to_vec);
         let told = value.as_ref().map_or(Told::Nothing, |value| Told::Amount(value.len()));
         call.saw_about(what, Some(&key), told);
@@ -485,11 +517,11 @@ impl wit::notes::Host for Guest {
     fn set(&mut self, scope: wit::notes::Scope, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<bool> {
         let call = self.call()?;
         let notes = match scope {
-            wit::notes::Scope::Session => {
-                call.session_notes.get_or_insert_with(|| call.session.notes.clone())
-            }
+            wit::notes::Scope::Session => call.session_notes.get_or_insert_with(|| call.session.notes.clone()),
             wit::notes::Scope::Transaction => {
-                let Some(transaction) = &call.transaction else { return Ok(false) };
+                let Some(transaction) = &call.transaction else {
+                    return Ok(false);
+                };
                 call.transaction_notes.get_or_insert_with(|| transaction.notes.clone())
             }
         };
@@ -504,7 +536,9 @@ impl Guest {
         let Some(call) = &self.call else {
             return Err(wasmtime::format_err!("there is no state outside of a hook"));
         };
-        Ok(self.namespace.get_or_insert_with(|| call.services.state.namespace(&call.plugin)))
+        Ok(self
+            .namespace
+            .get_or_insert_with(|| call.services.state.namespace(&call.plugin)))
     }
 
     fn now_ms(&mut self) -> wasmtime::Result<u64> {
@@ -546,29 +580,46 @@ impl wit::state::Host for Guest {
         Ok(value.map_err(Into::into))
     }
 
-    fn set(&mut self, key: String, value: Vec<u8>, ttl_seconds: Option<u32>) -> wasmtime::Result<Result<(), wit::state::StateError>> {
+    fn set(
+        &mut self,
+        key: String,
+        value: Vec<u8>,
+        ttl_seconds: Option<u32>,
+    ) -> wasmtime::Result<Result<(), wit::state::StateError>> {
         self.charge(value.len())?;
         let now_ms = self.now_ms()?;
         let done = self.namespace()?.set(&key, &value, ttl_seconds, now_ms);
-        self.call()?.saw_about("state.set", Some(&key), Told::Flag(done.is_ok()));
+        self.call()?
+            .saw_about("state.set", Some(&key), Told::Flag(done.is_ok()));
         Ok(done.map_err(Into::into))
     }
 
     fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), wit::state::StateError>> {
         let done = self.namespace()?.delete(&key);
-        self.call()?.saw_about("state.delete", Some(&key), Told::Flag(done.is_ok()));
+        self.call()?
+            .saw_about("state.delete", Some(&key), Told::Flag(done.is_ok()));
         Ok(done.map_err(Into::into))
     }
 
-    fn increment(&mut self, key: String, by: i64, ttl_seconds: Option<u32>) -> wasmtime::Result<Result<i64, wit::state::StateError>> {
+    fn increment(
+        &mut self,
+        key: String,
+        by: i64,
+        ttl_seconds: Option<u32>,
+    ) -> wasmtime::Result<Result<i64, wit::state::StateError>> {
         let now_ms = self.now_ms()?;
         let now = self.namespace()?.increment(&key, by, ttl_seconds, now_ms);
-        let told = now.as_ref().map_or(Told::Nothing, |now| Told::Number(now.unsigned_abs()));
+        let told = now
+            .as_ref()
+            .map_or(Told::Nothing, |now| Told::Number(now.unsigned_abs()));
         self.call()?.saw_about("state.increment", Some(&key), told);
         Ok(now.map_err(Into::into))
     }
 
-    fn take_all(&mut self, given: Vec<wit::state::Bucket>) -> wasmtime::Result<Result<wit::state::Taken, wit::state::StateError>> {
+    fn take_all(
+        &mut self,
+        given: Vec<wit::state::Bucket>,
+    ) -> wasmtime::Result<Result<wit::state::Taken, wit::state::StateError>> {
         let now_ms = self.now_ms()?;
         let taken = self.namespace()?.take_all(&buckets(&given), now_ms);
         let about = match &taken {
@@ -576,7 +627,8 @@ impl wit::state::Host for Guest {
             _ => given.first(),
         };
         let told = Told::Flag(matches!(taken, Ok(Taken::Ok)));
-        self.call()?.saw_about("state.take-all", about.map(|bucket| bucket.key.as_str()), told);
+        self.call()?
+            .saw_about("state.take-all", about.map(|bucket| bucket.key.as_str()), told);
         Ok(match taken {
             Ok(Taken::Ok) => Ok(wit::state::Taken::Ok),
             Ok(Taken::Refused { index, wait_ms }) => Ok(wit::state::Taken::Refused((index, wait_ms))),
@@ -677,7 +729,9 @@ impl wit::dns::Host for Guest {
 fn at_most(queries: usize) -> wasmtime::Result<()> {
     match queries <= BATCH_MAX {
         true => Ok(()),
-        false => Err(wasmtime::format_err!("{queries} queries in one call; at most {BATCH_MAX}")),
+        false => Err(wasmtime::format_err!(
+            "{queries} queries in one call; at most {BATCH_MAX}"
+        )),
     }
 }
 
@@ -694,7 +748,9 @@ impl Guest {
         let sender = Sender {
             peer: session.peer.ip(),
             ehlo: session.ehlo.as_deref().unwrap_or_default(),
-            reverse_path: transaction.as_ref().map_or("", |transaction| &transaction.envelope.sender),
+            reverse_path: transaction
+                .as_ref()
+                .map_or("", |transaction| &transaction.envelope.sender),
         };
         let found = Arc::new(authenticator.check_envelope(&sender).await);
         self.call()?.checks.envelope = Some(found.clone());
@@ -704,7 +760,11 @@ impl Guest {
     fn checked(&mut self, what: &'static str, checks: &[Check]) -> wasmtime::Result<Vec<wit::authentication::Check>> {
         let call = self.call()?;
         for check in checks {
-            call.saw_about(what, Some(check.method.name()), Told::Text(check.subject.as_str().into()));
+            call.saw_about(
+                what,
+                Some(check.method.name()),
+                Told::Text(check.subject.as_str().into()),
+            );
         }
         Ok(checks
             .iter()
@@ -768,11 +828,15 @@ impl From<endpoint::EndpointError> for wit::endpoint::EndpointError {
 }
 
 impl wit::endpoint::Host for Guest {
-    async fn connect(&mut self, name: String) -> wasmtime::Result<Result<Resource<Connection>, wit::endpoint::EndpointError>> {
+    async fn connect(
+        &mut self,
+        name: String,
+    ) -> wasmtime::Result<Result<Resource<Connection>, wit::endpoint::EndpointError>> {
         self.need(Grant::Endpoint)?;
         let endpoints = self.call()?.endpoints.clone();
         let connected = endpoints.connect(&name).await;
-        self.call()?.saw_about("endpoint.connect", Some(&name), Told::Flag(connected.is_ok()));
+        self.call()?
+            .saw_about("endpoint.connect", Some(&name), Told::Flag(connected.is_ok()));
         Ok(match connected {
             Ok(connection) => Ok(self.connections.push(Connection(connection))?),
             Err(error) => Err(error.into()),
@@ -794,7 +858,9 @@ impl wit::endpoint::Host for Guest {
             body: request.body,
         };
         let response = endpoints.http(&name, request).await;
-        let told = response.as_ref().map_or(Told::Nothing, |response| Told::Number(response.status.into()));
+        let told = response
+            .as_ref()
+            .map_or(Told::Nothing, |response| Told::Number(response.status.into()));
         self.call()?.saw_about("endpoint.http", Some(&name), told);
         Ok(match response {
             Ok(response) => {

@@ -206,7 +206,12 @@ impl Pool {
         instance.store.data_mut().begin(call);
         arm(&mut instance.store);
         let result = timeout_at(deadline, instance.hooks.invoke(&mut instance.store, hook)).await;
-        let call = instance.store.data_mut().call.take().expect("it was put there before the call, and no guest can take it");
+        let call = instance
+            .store
+            .data_mut()
+            .call
+            .take()
+            .expect("it was put there before the call, and no guest can take it");
         match result {
             Ok(Ok(answer)) => {
                 self.give_back(instance);

@@ -76,7 +76,9 @@ impl Policy {
 
     /// Whether a session that holds this policy has to come back for a newer one ([`PIN_MAX`]).
     pub fn is_stale(&self, now: Instant) -> bool {
-        self.retired.lock().is_some_and(|retired| now.duration_since(retired) >= PIN_MAX)
+        self.retired
+            .lock()
+            .is_some_and(|retired| now.duration_since(retired) >= PIN_MAX)
     }
 }
 

@@ -77,7 +77,9 @@ impl Plugin {
         };
         if settings.budget.memory_bytes > MEMORY_BYTES_MAX as u64 {
             let most = MEMORY_BYTES_MAX >> 20;
-            return Err(error(format!("memory_mib of its budget is over {most}, the most that the pool has")));
+            return Err(error(format!(
+                "memory_mib of its budget is over {most}, the most that the pool has"
+            )));
         }
         let (version, file_digest) = Plugin::version_of(&settings, &bytes);
         let component = {
@@ -95,13 +97,18 @@ impl Plugin {
         let pre = linker
             .instantiate_pre(&component)
             .map_err(|cause| error(format!("an import has another type than the host's: {cause:#}")))?;
-        let (exports, stages) = find_hooks(&pre).map_err(|cause| error(format!("a hook has another type than the host's: {cause:#}")))?;
+        let (exports, stages) =
+            find_hooks(&pre).map_err(|cause| error(format!("a hook has another type than the host's: {cause:#}")))?;
         if stages == 0 {
-            return Err(error(format!("it exports no hook: a plugin exports at least one of {INTERFACE}on-connect{VERSION} ... on-disconnect")));
+            return Err(error(format!(
+                "it exports no hook: a plugin exports at least one of {INTERFACE}on-connect{VERSION} ... on-disconnect"
+            )));
         }
         let configured = settings.config.as_object().is_some_and(|config| !config.is_empty());
         if configured && exports.lifecycle.is_none() {
-            return Err(error("it takes no configuration (it does not export lifecycle): remove [plugin.config]".into()));
+            return Err(error(
+                "it takes no configuration (it does not export lifecycle): remove [plugin.config]".into(),
+            ));
         }
         let plugin = Plugin {
             name: settings.name.as_str().into(),
@@ -115,7 +122,11 @@ impl Plugin {
             failures: AtomicU64::new(0),
             settings: settings.clone(),
         };
-        plugin.pool.trial().await.map_err(|failure| error(failure.to_string()))?;
+        plugin
+            .pool
+            .trial()
+            .await
+            .map_err(|failure| error(failure.to_string()))?;
         Ok(plugin)
     }
 
@@ -134,7 +145,10 @@ impl Plugin {
 
     /// Hook calls since it was loaded, and how many of them failed.
     pub fn calls(&self) -> (u64, u64) {
-        (self.calls.load(Ordering::Relaxed), self.failures.load(Ordering::Relaxed))
+        (
+            self.calls.load(Ordering::Relaxed),
+            self.failures.load(Ordering::Relaxed),
+        )
     }
 
     /// Calls one of its hooks.
@@ -180,7 +194,8 @@ impl Breaker {
     fn failed(&self, now_ms: u64) {
         let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(over) = in_a_row.checked_sub(BREAKER_FAILURES) {
-            let pause_ms = Duration::from_millis(BREAKER_PAUSE_MS << over.min(BREAKER_DOUBLINGS_MAX)).as_millis() as u64;
+            let pause_ms =
+                Duration::from_millis(BREAKER_PAUSE_MS << over.min(BREAKER_DOUBLINGS_MAX)).as_millis() as u64;
             self.open_until_ms.store(now_ms + pause_ms, Ordering::Relaxed);
         }
     }
@@ -191,12 +206,17 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
         return Err(format!("the file is over {} MiB", FILE_BYTES_MAX >> 20));
     }
     if wasmtime::Engine::detect_precompiled(bytes).is_some() {
-        return Err("it was compiled elsewhere, so it is native code: give the .wasm component that it was made from".into());
+        return Err(
+            "it was compiled elsewhere, so it is native code: give the .wasm component that it was made from".into(),
+        );
     }
     match bytes {
         // RFC-less but stable: the magic number, then the layer: 1 is a core module, 0x1000d a component.
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            return Err("it is a core module: make a component of it (scripts/build-plugins, or `wasm-tools component new`)".into());
+            return Err(
+                "it is a core module: make a component of it (scripts/build-plugins, or `wasm-tools component new`)"
+                    .into(),
+            );
         }
         [0, b'a', b's', b'm', ..] => {}
         _ => return Err("it is no WebAssembly file".into()),
@@ -209,17 +229,24 @@ fn check_imports(component: &Component, engine: &Engine, settings: &config::Plug
     let mut missing = Vec::new();
     for (name, item) in component.component_type().imports(engine.wasm()) {
         let ty = item.ty;
-        let interface = name.strip_prefix(INTERFACE).and_then(|rest| rest.split_once('@')).map(|(interface, _)| interface);
+        let interface = name
+            .strip_prefix(INTERFACE)
+            .and_then(|rest| rest.split_once('@'))
+            .map(|(interface, _)| interface);
         let Some(interface) = interface.filter(|interface| is_offered(interface)) else {
             missing.push(match name.starts_with("wasi:") {
-                true => format!("it imports {name}: WASI is not offered; build it without the standard system interfaces"),
+                true => {
+                    format!("it imports {name}: WASI is not offered; build it without the standard system interfaces")
+                }
                 false => format!("it imports {name}, which this host does not have"),
             });
             continue;
         };
         let mut need = |grant: Grant, what: String| {
             if !settings.grants.contains(&grant) {
-                missing.push(format!("it imports {what}, which needs the grant \"{grant}\": add it to grants of the plugin"));
+                missing.push(format!(
+                    "it imports {what}, which needs the grant \"{grant}\": add it to grants of the plugin"
+                ));
             }
         };
         if let Some(grant) = interface_grant(interface) {
@@ -237,7 +264,9 @@ fn check_imports(component: &Component, engine: &Engine, settings: &config::Plug
 }
 
 fn is_offered(interface: &str) -> bool {
-    const FREE: [&str; 9] = ["types", "messages", "login", "queue", "log", "clock", "random", "metrics", "notes"];
+    const FREE: [&str; 9] = [
+        "types", "messages", "login", "queue", "log", "clock", "random", "metrics", "notes",
+    ];
     FREE.contains(&interface) || interface_grant(interface).is_some()
 }
 
@@ -286,7 +315,11 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 
 /// The hooks that are there, and a bit for each stage. An interface of that name with other functions is an error.
 fn find_hooks(pre: &wasmtime::component::InstancePre<Guest>) -> wasmtime::Result<(Exports, u16)> {
-    let there = |hook: &str| pre.component().get_export_index(None, &format!("{INTERFACE}{hook}{VERSION}")).is_some();
+    let there = |hook: &str| {
+        pre.component()
+            .get_export_index(None, &format!("{INTERFACE}{hook}{VERSION}"))
+            .is_some()
+    };
     let mut exports = Exports::default();
     let mut stages = 0;
     if there("lifecycle") {

@@ -1,7 +1,7 @@
 //! Misbehaves at RCPT, in the way that the recipient's local part names. `config.at` makes it misbehave earlier.
 
-use gatepost_sdk::prelude::*;
 use gatepost_sdk::log;
+use gatepost_sdk::prelude::*;
 
 pub struct Naughty;
 
@@ -41,7 +41,11 @@ fn misbehave(how: &str) {
         }
         "recursion" => {
             fn deeper(n: u64) -> u64 {
-                if std::hint::black_box(n) == u64::MAX { 0 } else { 1 + deeper(std::hint::black_box(n + 1)) }
+                if std::hint::black_box(n) == u64::MAX {
+                    0
+                } else {
+                    1 + deeper(std::hint::black_box(n + 1))
+                }
             }
             std::hint::black_box(deeper(0));
         }
