@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod client;
+pub mod servers;
 pub mod sink;
 
 use std::fmt::Write as _;
@@ -32,6 +33,25 @@ pub fn plugin(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+/// A test's own component. Built by `scripts/build-plugins --from tests/guests --out target/guests`, which `make test` runs first.
+pub fn guest(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("target/guests")
+        .join(format!("{name}.wasm"));
+    assert!(
+        path.exists(),
+        "{} is not there: run `scripts/build-plugins --from tests/guests --out target/guests` first, or `make test`",
+        path.display()
+    );
+    path
+}
+
+/// An address that was free a moment ago, for what cannot be asked afterwards which port the system chose.
+pub fn free_address() -> SocketAddr {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    socket.local_addr().expect("it is bound")
 }
 
 /// A configuration in the making. What a test does not say is a relay for `ours.test` with one listener, `mx`.
@@ -166,6 +186,20 @@ impl Setup {
         let config = self.write();
         Relay::start(self.dir, config)
     }
+
+    /// Starts what cannot run: it must end by itself with status 1. Gives what it said.
+    pub fn refused(self) -> String {
+        let config = self.write();
+        let mut child = launch(&config, self.dir.path());
+        let mut ended = None;
+        until("the relay refuses to start", || {
+            ended = child.try_wait().expect("its state");
+            ended.is_some()
+        });
+        let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+        assert_eq!(ended.and_then(|status| status.code()), Some(1), "{log}");
+        log
+    }
 }
 
 /// A running relay. Killed, with its worker, when dropped.
@@ -199,7 +233,8 @@ impl Relay {
         self.wait_until_up();
     }
 
-    fn wait_until_up(&mut self) {
+    /// Waits until its admin socket answers, and learns its listeners' ports: after a start, or when a new worker is due.
+    pub fn wait_until_up(&mut self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
             if let Ok(Some(status)) = self.child.try_wait() {
@@ -213,6 +248,11 @@ impl Relay {
             assert!(Instant::now() < deadline, "the relay is not up:\n{}", self.log());
             pause();
         }
+    }
+
+    /// Asks again which listeners there are, after a reload.
+    pub fn look_again(&mut self) {
+        self.wait_until_up();
     }
 
     /// Where a listener is.
@@ -265,6 +305,31 @@ impl Relay {
         String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
+    /// The same for a command that must fail with status 1: its standard error.
+    pub fn refused_command(&self, arguments: &[&str]) -> String {
+        let output = Command::new(GATEPOST)
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .output()
+            .expect("gatepost");
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    /// `gatepost ARGS --config ...` that must fail with status 1: its standard error.
+    pub fn fails(&self, arguments: &[&str]) -> String {
+        let output = Command::new(GATEPOST)
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .output()
+            .expect("gatepost");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
+        said
+    }
+
     pub fn signal(&self, signal: nix::sys::signal::Signal) {
         nix::sys::signal::kill(self.supervisor(), signal).expect("the supervisor is there");
     }
@@ -287,6 +352,11 @@ impl Relay {
         self.child.kill().expect("kill");
         self.child.wait().expect("wait");
         until("the worker is gone", || nix::sys::signal::kill(worker, None).is_err());
+    }
+
+    /// The exit status, once it has ended.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        self.child.wait().expect("wait")
     }
 
     /// SIGTERM, and the exit status.

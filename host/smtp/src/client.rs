@@ -27,7 +27,9 @@
 //! out. SMTPUTF8 is different: without it a non-ASCII address cannot be written at all, and the recipient fails with
 //! 5.6.7 (RFC 6531 §3.2).
 
+mod capabilities;
 mod stuff;
+mod types;
 
 use std::borrow::Cow;
 
@@ -37,160 +39,13 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use crate::address::Address;
 use crate::reply::{Enhanced, Reply, ReplyReader};
 
+pub use capabilities::Capabilities;
 pub use stuff::DotStuffer;
+pub use types::{Answer, Cause, Credentials, Envelope, Failure, Recipient, Settings, StartTls, Step, Wait};
 
 /// The most bytes of commands that are sent before their replies are awaited. It keeps a peer that answers while it
 /// reads from ever blocking on a full window, and with it us (RFC 2920 §3.1).
 pub const MAX_GROUP: usize = 8 * 1024;
-
-/// How the session is to be opened.
-#[derive(Clone)]
-pub struct Settings {
-    /// The name that EHLO gives.
-    pub name: Box<str>,
-    pub tls: StartTls,
-    pub credentials: Option<Credentials>,
-    /// The password may be sent in the clear (the next hop is this machine).
-    pub plaintext_auth: bool,
-    /// The connection has TLS from the first byte.
-    pub secure: bool,
-}
-
-/// Whether to ask for STARTTLS (RFC 3207).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StartTls {
-    Never,
-    /// Where it is offered, and not refused.
-    Opportunistic,
-    /// Or no session.
-    Required,
-}
-
-/// Name and password for AUTH PLAIN or LOGIN.
-#[derive(Clone)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-}
-
-/// What the driver has to do next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
-    Write,
-    Read(Wait),
-    StartTls,
-    Ready,
-    Content,
-    Done,
-    Closed,
-}
-
-/// What a read waits for; each has its own time-out (RFC 5321 §4.5.3.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
-    Greeting,
-    /// EHLO, STARTTLS, AUTH, MAIL, RCPT, RSET.
-    Command,
-    /// The 354.
-    Data,
-    /// The reply to the final dot.
-    DataEnd,
-    Quit,
-}
-
-/// What the peer offers (its last EHLO).
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capabilities {
-    pub pipelining: bool,
-    pub eight_bit_mime: bool,
-    pub smtputf8: bool,
-    pub dsn: bool,
-    pub starttls: bool,
-    pub auth_plain: bool,
-    pub auth_login: bool,
-    /// SIZE was offered.
-    pub size: bool,
-    /// The largest message that it takes, in bytes, if it named one (RFC 1870).
-    pub size_max: Option<u64>,
-    /// Recipients in one transaction (RFC 9422).
-    pub rcpt_max: Option<usize>,
-    /// Transactions in one session (RFC 9422).
-    pub mail_max: Option<u32>,
-}
-
-/// One transaction as the peer shall hear it.
-#[derive(Clone, Debug, Default)]
-pub struct Envelope<'a> {
-    /// Without brackets; empty is the null sender.
-    pub sender: &'a str,
-    /// Bytes of the content, before dot-stuffing.
-    pub size: u64,
-    pub eight_bit: bool,
-    /// The client that gave us the message declared SMTPUTF8.
-    pub smtputf8: bool,
-    /// The header has bytes that are not ASCII, so that the message cannot go without SMTPUTF8. Looked at only if the
-    /// peer does not offer it and `smtputf8` is set.
-    pub utf8_header: bool,
-    /// RET=FULL or RET=HDRS.
-    pub ret_full: Option<bool>,
-    /// ENVID as xtext.
-    pub envid: Option<&'a str>,
-    pub recipients: &'a [Recipient<'a>],
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Recipient<'a> {
-    /// Without brackets.
-    pub address: &'a str,
-    /// NOTIFY's value, say `SUCCESS,FAILURE`.
-    pub notify: Option<&'a str>,
-    /// ORCPT's value as it was given.
-    pub orcpt: Option<&'a str>,
-}
-
-/// What became of a recipient.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answer {
-    pub reply: Reply,
-    /// The peer said it; else it is our own word for what happened.
-    pub remote: bool,
-}
-
-impl Answer {
-    /// Our own word for what happened.
-    pub fn local(reply: Reply) -> Answer {
-        Answer { reply, remote: false }
-    }
-
-    fn remote(reply: Reply) -> Answer {
-        Answer { reply, remote: true }
-    }
-}
-
-/// Why a session could not be opened, or did not last. Always a temporary matter for the queue: `reply` is 4xx.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Failure {
-    pub cause: Cause,
-    pub reply: Reply,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// The greeting, EHLO or HELO was refused.
-    Refused,
-    /// TLS is required, and not offered or refused.
-    NoTls,
-    /// No usable mechanism, or the credentials were refused.
-    Auth,
-    /// The peer said 421.
-    Closing,
-    /// What came was no SMTP reply, or not one to what was asked.
-    Protocol,
-    /// The connection was lost, or time was up.
-    Lost,
-    /// We said QUIT.
-    Quit,
-}
 
 /// A connection's protocol state.
 pub struct Client {
@@ -790,50 +645,6 @@ impl Client {
             State::DataEnd { .. } => "after sending the message; it may have arrived",
             State::Ready | State::Done | State::Quitting | State::Closed => "while idle",
         }
-    }
-}
-
-impl Capabilities {
-    /// Reads an EHLO reply: the first line is the peer's name (RFC 5321 §4.1.1.1).
-    fn read(reply: &Reply) -> Capabilities {
-        let mut offered = Capabilities::default();
-        for line in reply.lines().skip(1) {
-            // `AUTH=LOGIN`: the form of a draft, from servers of the 1990s on.
-            let mut words = line.split([' ', '=']).filter(|word| !word.is_empty());
-            let keyword = words.next().unwrap_or_default().to_ascii_uppercase();
-            match keyword.as_str() {
-                "PIPELINING" => offered.pipelining = true,
-                "8BITMIME" => offered.eight_bit_mime = true,
-                "SMTPUTF8" => offered.smtputf8 = true,
-                "DSN" => offered.dsn = true,
-                "STARTTLS" => offered.starttls = true,
-                "SIZE" => {
-                    offered.size = true;
-                    // RFC 1870 §4: 0 says that there is no fixed limit.
-                    offered.size_max = words
-                        .next()
-                        .and_then(|limit| limit.parse().ok())
-                        .filter(|limit| *limit > 0);
-                }
-                "AUTH" => {
-                    for mechanism in words {
-                        offered.auth_plain |= mechanism.eq_ignore_ascii_case("PLAIN");
-                        offered.auth_login |= mechanism.eq_ignore_ascii_case("LOGIN");
-                    }
-                }
-                "LIMITS" => {
-                    for limit in line.split(' ').skip(1) {
-                        match limit.split_once('=') {
-                            Some(("RCPTMAX", n)) => offered.rcpt_max = n.parse().ok().filter(|n| *n > 0),
-                            Some(("MAILMAX", n)) => offered.mail_max = n.parse().ok().filter(|n| *n > 0),
-                            _ => {}
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
-        offered
     }
 }
 

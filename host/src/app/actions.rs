@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::admin::AdminActions;
 use crate::admin::protocol::{HEADER_LIMIT, PluginStatus, QueueAction, QueueItem, Selection, Status};
 use crate::message::{Body, Id, QueueState};
-use crate::policy::Services;
+use crate::policy::{Plugin, Services};
 
 use super::App;
 
@@ -55,12 +55,14 @@ impl App {
                 known.join(", ")
             ));
         }
+        let changing = self.changing.lock().await;
         let mut files = self.plugin_files.lock().good().clone();
         files.insert(name.to_owned(), component.clone());
         let (policy, refused) = self
             .replace_policy(&config, files, self.services())
             .await
             .map_err(|error| format!("{error:#}"))?;
+        drop(changing);
         if !refused.is_empty() {
             return Err(refused.join("\n"));
         }
@@ -134,6 +136,9 @@ impl AdminActions for App {
 
     async fn queue_change(&self, action: QueueAction, select: Selection) -> Result<Vec<Id>, String> {
         let mut changed = Vec::new();
+        if action == QueueAction::Retry {
+            self.delivery.forget_outages();
+        }
         for (id, state) in self.selected(&select)? {
             let spool = &self.relay.spool;
             let named = matches!(select, Selection::Ids(_));
@@ -198,6 +203,15 @@ impl AdminActions for App {
     async fn plugin_rollback(&self, name: String) -> Result<String, String> {
         let previous = self.plugin_files.lock().previous(&name).cloned();
         let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
-        self.put_plugin(&name, previous).await
+        let before = self.relay.policies.current();
+        let outcome = self.put_plugin(&name, previous).await;
+        let now = self.relay.policies.current();
+        let gone = |plugin: &&Arc<Plugin>| {
+            *plugin.name == *name && !now.plugins().iter().any(|kept| Arc::ptr_eq(kept, plugin))
+        };
+        if let Some(plugin) = before.plugins().iter().find(gone) {
+            plugin.withdraw();
+        }
+        outcome
     }
 }

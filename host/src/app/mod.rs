@@ -116,6 +116,9 @@ struct App {
     journal: Arc<LogJournal>,
     link: Link,
     plugin_files: parking_lot::Mutex<PluginFiles>,
+    /// One change of the policy at a time: each starts from what the one before left. Never held while the supervisor is waited for, which
+    /// may itself wait for a reload to be taken.
+    changing: tokio::sync::Mutex<()>,
     listeners: parking_lot::Mutex<Listeners>,
     config: parking_lot::Mutex<Config>,
     /// The admin listener's socket number, and who serves it.
@@ -173,7 +176,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         }
     };
     let (spool, state) = open_stores(&config, &metrics).await?;
-    let dns = Dns::new(&config.dns.servers).map_err(anyhow::Error::msg)?;
+    let dns = Dns::configured(&config.dns).map_err(anyhow::Error::msg)?;
     let journal = Arc::new(LogJournal::new(metrics.clone()));
     let counters = Arc::new(Counters::default());
     let services = Arc::new(Services {
@@ -227,6 +230,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         journal,
         link: link.clone(),
         plugin_files: parking_lot::Mutex::new(plugin_files),
+        changing: tokio::sync::Mutex::new(()),
         listeners: parking_lot::Mutex::new(listeners),
         config: parking_lot::Mutex::new(config.clone()),
         pages: parking_lot::Mutex::default(),

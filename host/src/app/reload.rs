@@ -74,6 +74,7 @@ impl App {
     }
 
     async fn take_over(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> anyhow::Result<String> {
+        let _one = self.changing.lock().await;
         let config = bundle.config;
         let users = Arc::new(users(bundle.secrets.users.as_ref())?);
         let passwords = bundle.secrets.passwords;

@@ -67,7 +67,7 @@ impl Connection {
                 return refusal;
             }
         }
-        if let Some(answer) = effects.added.iter().find_map(|added| self.refuse_added(added, false)) {
+        if let Some(answer) = effects.added.iter().find_map(|added| self.refuse_added(added)) {
             return answer;
         }
         let routes = effects.fates.iter().filter_map(|(_, fate)| match fate {

@@ -63,6 +63,8 @@ struct Connection {
     /// Why the reply that comes next refuses.
     blame: Option<Box<Blame>>,
     totals: SessionTotals,
+    /// The session knows that the daemon ends.
+    draining: bool,
 }
 
 /// Who refused and why: what the log says, and the reply does not.
@@ -100,6 +102,7 @@ pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream
         mail_began: Instant::now(),
         blame: None,
         totals: SessionTotals::default(),
+        draining: false,
         relay,
         listener,
     };
@@ -185,7 +188,8 @@ impl Connection {
                     self.session.received_eof();
                 }
             }
-            () = relay.drained(), if !relay.is_draining() => {
+            () = relay.drained(), if !self.draining => {
+                self.draining = true;
                 self.session.shutdown(Reply::shutting_down());
             }
             () = sleep(wait) => {}
@@ -233,6 +237,14 @@ impl Connection {
 
     /// Logs and counts a reply, and tells the observers of refusals and logins.
     async fn replied(&mut self, replied: Replied) {
+        let message_ended = replied.verb == Verb::Message;
+        self.tell_of(replied).await;
+        if message_ended {
+            self.scope.end_transaction();
+        }
+    }
+
+    async fn tell_of(&mut self, replied: Replied) {
         let blame = self.blame.take();
         let command = command(replied.verb);
         self.totals.commands += 1;

@@ -78,7 +78,7 @@ impl Connection {
         if self.policy.is_stale(tokio::time::Instant::now()) {
             self.blame(
                 "policy-replaced",
-                "the session is older than the policy in force by too much",
+                "the session's policy was replaced too long ago, or taken back",
             );
             return Ok(Answer::Disconnect(Reply::shutting_down()));
         }
@@ -157,11 +157,7 @@ impl Connection {
             self.blame.get_or_insert_default().recipient = Some(rcpt.address.to_string());
             return Ok(Answer::Refuse(reply));
         }
-        if let Some(answer) = effects
-            .added
-            .iter()
-            .find_map(|added| self.refuse_added(added, effects.relay_allowed))
-        {
+        if let Some(answer) = effects.added.iter().find_map(|added| self.refuse_added(added)) {
             return Ok(answer);
         }
         if let Some(answer) = effects.route.as_deref().and_then(|route| self.refuse_route(route)) {
@@ -213,9 +209,10 @@ impl Connection {
         )
     }
 
-    /// A policy added a recipient that the gate does not admit: the policy is at fault, and the client gets 451.
-    pub(super) fn refuse_added(&mut self, added: &Address, allowed: bool) -> Option<Answer> {
-        let reason = gate::admit(self.class(added), allowed).err()?;
+    /// A policy added a recipient that the gate does not admit: the policy is at fault, and the client gets 451. Nobody was asked whether this
+    /// one may be relayed: what was allowed is the recipient that the client named.
+    pub(super) fn refuse_added(&mut self, added: &Address) -> Option<Answer> {
+        let reason = gate::admit(self.class(added), false).err()?;
         self.blame(
             "added-recipient-denied",
             &format!("a policy added {added}, which may not be relayed to: {reason}"),

@@ -128,6 +128,13 @@ impl Destination {
         room.await;
     }
 
+    /// Somebody knows better, or wants to: if it was down, the next part tries it at once.
+    pub fn forget_outage(&self) {
+        if let Some(down) = &mut self.state.lock().down {
+            down.until = Instant::now();
+        }
+    }
+
     /// Nothing is queued and nobody works: it can be forgotten.
     pub fn is_unused(&self) -> bool {
         let state = self.state.lock();
@@ -178,18 +185,21 @@ impl Destination {
         state.connected = state.connected.saturating_sub(1);
     }
 
-    /// No session could be opened for `part`. `None`: others stand and have taken it over, and the worker that calls
-    /// this has been counted out. Otherwise what has to be ended with the answer: the part, and all that waited
-    /// behind it.
+    /// No session could be opened for `part`. `None`: other workers have taken it over, and the one that calls this has
+    /// been counted out. Otherwise what has to be ended with the answer: the part, and all that waited behind it.
     pub fn unreachable(&self, part: Part, answer: &Answer) -> Option<Vec<Part>> {
         let now = Instant::now();
         let mut state = self.state.lock();
         let permanent = answer.reply.is_permanent();
-        // A session may be saying goodbye, so another worker has to be there as well: it looks at the queue before it
-        // ends.
-        if !permanent && state.connected > 0 && state.workers > 1 {
+        // Every worker looks at the queue before it ends. The last one to fail speaks for the destination.
+        if !permanent && state.workers > 1 {
             state.workers -= 1;
-            state.ceiling = Some((state.connected, now + CEILING_FOR));
+            let stand = if state.connected > 0 {
+                state.connected
+            } else {
+                state.workers
+            };
+            state.ceiling = Some((stand, now + CEILING_FOR));
             state.queue.push_front(part);
             self.work.notify_one();
             return None;
@@ -199,6 +209,7 @@ impl Destination {
                 .down
                 .as_ref()
                 .map_or(DOWN_FIRST, |down| (down.pause * 2).min(DOWN_MOST));
+            state.ceiling = None;
             state.down = Some(Down {
                 until: now + pause,
                 pause,

@@ -156,6 +156,14 @@ impl DeliveryHandle {
         }
     }
 
+    /// Tries next hops that were out of reach at once when they are next wanted, rather than after their pause: for an
+    /// administrator who asks for an attempt now.
+    pub fn forget_outages(&self) {
+        for destination in self.shared.destinations.lock().values() {
+            destination.forget_outage();
+        }
+    }
+
     /// Claims nothing more and waits until all attempts have ended; at the deadline those that are left are
     /// interrupted and their messages given back to the queue. When it returns nothing of delivery uses the spool any
     /// more. True: all had ended.

@@ -226,16 +226,12 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
                 }
                 (verdict, actions, why, None)
             }
-            Err(failure) => {
-                if matches!(failure, Failure::Answer(_)) {
-                    plugin.failed();
-                }
-                (on_failure(plugin, stage), Vec::new(), None, Some(failure))
-            }
+            Err(failure) => (on_failure(plugin, stage), Vec::new(), None, Some(failure)),
         };
         let decision = scope.decide(plugin, stage, read, started, verdict.clone(), actions, why, failure);
         policy.services.journal.decision(&decision);
-        if verdict != Verdict::Pass && outcome.verdict != Verdict::Accept || verdict_refuses(&verdict) {
+        // Behind an `accept` only those with `always` are asked: whatever else one of them decides takes its place.
+        if verdict != Verdict::Pass && verdict != outcome.verdict {
             outcome.by = Some(plugin.name.clone());
             outcome.verdict = verdict;
             outcome.why = decision.why.or_else(|| {
@@ -707,7 +703,7 @@ impl Scope {
         Ok(())
     }
 
-    /// The record of a call; also what later hooks learn of it.
+    /// The record of a call; also what later hooks, and the plugin's circuit breaker, learn of it.
     #[expect(clippy::too_many_arguments, reason = "each is one field of the record")]
     fn decide(
         &mut self,
@@ -720,6 +716,7 @@ impl Scope {
         why: Option<Explanation>,
         failure: Option<Failure>,
     ) -> Decision {
+        plugin.settle(failure.as_ref());
         let decision = Decision {
             session: self.session.id,
             message: self.message,

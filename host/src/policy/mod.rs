@@ -74,8 +74,12 @@ impl Policy {
         &self.plugins
     }
 
-    /// Whether a session that holds this policy has to come back for a newer one ([`PIN_MAX`]).
+    /// Whether a session that holds this policy has to come back for a newer one: after [`PIN_MAX`], or because a plugin of it was rolled
+    /// back.
     pub fn is_stale(&self, now: Instant) -> bool {
+        if self.plugins.iter().any(|plugin| plugin.is_withdrawn()) {
+            return true;
+        }
         self.retired
             .lock()
             .is_some_and(|retired| now.duration_since(retired) >= PIN_MAX)

@@ -5,7 +5,7 @@
 //! configuration that the plugin does not like. A plugin that loaded can still fail; then its calls do, one by one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest as _, Sha256};
@@ -55,6 +55,7 @@ pub struct Plugin {
     breaker: Breaker,
     calls: AtomicU64,
     failures: AtomicU64,
+    withdrawn: AtomicBool,
 }
 
 impl Plugin {
@@ -120,6 +121,7 @@ impl Plugin {
             breaker: Breaker::default(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            withdrawn: AtomicBool::new(false),
             settings: settings.clone(),
         };
         plugin
@@ -151,25 +153,36 @@ impl Plugin {
         )
     }
 
-    /// Calls one of its hooks.
+    /// This version was rolled back: sessions that hold it shall not begin another transaction with it.
+    pub fn withdraw(&self) {
+        self.withdrawn.store(true, Ordering::Relaxed);
+    }
+
+    pub fn is_withdrawn(&self) -> bool {
+        self.withdrawn.load(Ordering::Relaxed)
+    }
+
+    /// Calls one of its hooks. The caller checks the answer, and then says how it went: [`Plugin::settle`].
     pub async fn call(&self, call: Call, hook: HookCall<'_>) -> (Result<HookAnswer, Failure>, Call) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let now_ms = since_epoch(call.now).as_millis() as u64;
         if self.breaker.is_open(now_ms) {
             return (Err(Failure::BreakerOpen), call);
         }
-        let (result, call) = self.pool.call(call, hook).await;
-        match result {
-            Ok(_) => self.breaker.succeeded(),
-            Err(_) => self.failed(),
-        }
-        (result, call)
+        self.pool.call(call, hook).await
     }
 
-    /// Notes a failure that only the caller can see: an answer that breaks a rule.
-    pub fn failed(&self) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
-        self.breaker.failed(since_epoch(SystemTime::now()).as_millis() as u64);
+    /// Notes how a call ended, whoever saw the failure: the pool, or the check of the answer. Once for each call.
+    pub fn settle(&self, failure: Option<&Failure>) {
+        match failure {
+            None => self.breaker.succeeded(),
+            // It was not asked.
+            Some(Failure::BreakerOpen) => {}
+            Some(_) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
+                self.breaker.failed(since_epoch(SystemTime::now()).as_millis() as u64);
+            }
+        }
     }
 }
 

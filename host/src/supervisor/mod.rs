@@ -344,6 +344,9 @@ impl Supervisor<'_> {
         if read.config.user != self.current.config.user {
             return Err(kept("user"));
         }
+        if read.config.dns != self.current.config.dns {
+            return Err(kept("[dns]"));
+        }
         let opened = Opened::open(&read.config).map_err(|error| format!("{error:#}"))?;
         let bound = self
             .listeners

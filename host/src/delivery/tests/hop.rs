@@ -24,7 +24,15 @@ pub struct Taken {
 pub struct Hop {
     pub address: SocketAddr,
     taken: mpsc::UnboundedReceiver<Taken>,
+    goodbyes: mpsc::UnboundedReceiver<()>,
     connections: Arc<AtomicUsize>,
+}
+
+/// Where a connection reports to.
+#[derive(Clone)]
+struct Reports {
+    taken: mpsc::UnboundedSender<Taken>,
+    goodbyes: mpsc::UnboundedSender<()>,
 }
 
 /// Lines `COMMAND-PREFIX = reply`, the first that fits counts. The greeting is `BANNER`, the end of data is `.`. A
@@ -65,18 +73,24 @@ impl Hop {
     pub async fn with_tls(script: &'static str, tls: Option<TlsAcceptor>) -> Hop {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let address = listener.local_addr().expect("a bound socket has an address");
-        let (sender, taken) = mpsc::unbounded_channel();
+        let (taken_sender, taken) = mpsc::unbounded_channel();
+        let (goodbye_sender, goodbyes) = mpsc::unbounded_channel();
+        let reports = Reports {
+            taken: taken_sender,
+            goodbyes: goodbye_sender,
+        };
         let connections = Arc::new(AtomicUsize::new(0));
         let count = connections.clone();
         tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let number = count.fetch_add(1, Ordering::SeqCst) + 1;
-                tokio::spawn(serve(socket, Script(script), sender.clone(), number, tls.clone()));
+                tokio::spawn(serve(socket, Script(script), reports.clone(), number, tls.clone()));
             }
         });
         Hop {
             address,
             taken,
+            goodbyes,
             connections,
         }
     }
@@ -89,6 +103,14 @@ impl Hop {
             .expect("the hop lives as long as the runtime")
     }
 
+    /// Waits for a connection to end with QUIT.
+    pub async fn goodbye(&mut self) {
+        let goodbye = tokio::time::timeout(super::PATIENCE, self.goodbyes.recv()).await;
+        goodbye
+            .expect("a goodbye in time")
+            .expect("the hop lives as long as the runtime");
+    }
+
     pub fn connections(&self) -> usize {
         self.connections.load(Ordering::SeqCst)
     }
@@ -98,22 +120,16 @@ impl Hop {
     }
 }
 
-async fn serve(
-    socket: TcpStream,
-    script: Script,
-    taken: mpsc::UnboundedSender<Taken>,
-    number: usize,
-    tls: Option<TlsAcceptor>,
-) {
+async fn serve(socket: TcpStream, script: Script, reports: Reports, number: usize, tls: Option<TlsAcceptor>) {
     let mut socket = BufReader::new(socket);
     if !say(&mut socket, &script.reply("BANNER", number)).await {
         return;
     }
-    let wants_tls = talk(&mut socket, &script, &taken, number, false).await;
+    let wants_tls = talk(&mut socket, &script, &reports, number, false).await;
     if let (true, Some(acceptor)) = (wants_tls, tls)
         && let Ok(stream) = acceptor.accept(socket.into_inner()).await
     {
-        talk(&mut BufReader::new(stream), &script, &taken, number, true).await;
+        talk(&mut BufReader::new(stream), &script, &reports, number, true).await;
     }
 }
 
@@ -121,7 +137,7 @@ async fn serve(
 async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
     socket: &mut BufReader<S>,
     script: &Script,
-    taken: &mpsc::UnboundedSender<Taken>,
+    reports: &Reports,
     number: usize,
     tls: bool,
 ) -> bool {
@@ -134,6 +150,10 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
         let command = line.trim_end().to_owned();
         commands.push(command.clone());
         let reply = script.reply(&command, number);
+        if command == "QUIT" {
+            // The test may be over.
+            let _ = reports.goodbyes.send(());
+        }
         if !say(socket, &reply).await || command == "QUIT" {
             return false;
         }
@@ -155,7 +175,7 @@ async fn talk<S: AsyncRead + AsyncWrite + Unpin>(
                 .collect();
             let commands = std::mem::take(&mut commands);
             // The test may be over.
-            let _ = taken.send(Taken {
+            let _ = reports.taken.send(Taken {
                 commands,
                 content,
                 connection: number,

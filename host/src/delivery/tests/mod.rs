@@ -243,7 +243,8 @@ async fn messages_flow_over_one_connection_and_leave_the_queue() {
 #[tokio::test]
 async fn a_connection_carries_no_more_messages_than_configured() {
     let mut hop = Hop::start("").await;
-    let rig = Rig::start(Options::to(&hop).and("connections = 1\nmessages_per_connection = 2\n")).await;
+    let limits = "connections = 1\nmessages_per_connection = 2\nidle_timeout = \"10m\"\n";
+    let rig = Rig::start(Options::to(&hop).and(limits)).await;
     let mut by_connection = Vec::new();
     for _ in 0..5 {
         rig.submit(mail("a@x.example", &["b@y.example"])).await;
@@ -440,20 +441,17 @@ async fn a_connection_lost_after_the_content_defers_and_is_not_repeated_at_once(
 
 #[tokio::test]
 async fn when_nobody_answers_the_queue_is_deferred_with_one_attempt() {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let address = listener.local_addr().expect("its address");
-    drop(listener);
-    let mut rig = Rig::start(Options::new(format!(
-        "[delivery]\nnext_hop = \"smtp://{address}\"\nconnections = 3\n"
-    )))
-    .await;
+    let hop = Hop::start("BANNER = 554 5.3.2 not today").await;
+    let mut rig = Rig::start(Options::to(&hop).and("connections = 1\n")).await;
     for _ in 0..10 {
         rig.submit(mail("a@x.example", &["b@y.example"])).await;
     }
     for _ in 0..10 {
         let end = rig.attempt().await;
-        assert!(end.starts_with("0 deferred: 451 4.4.1 127.0.0.1[127.0.0.1]"), "{end}");
+        assert!(end.starts_with("0 deferred: 450 4.3.2 127.0.0.1[127.0.0.1]"), "{end}");
+        assert!(end.ends_with("refused to talk to us: 554 5.3.2 not today"), "{end}");
     }
+    assert_eq!(hop.connections(), 1);
     let rest = rig.rest().await;
     assert!(
         rest.len() == 10
@@ -461,6 +459,42 @@ async fn when_nobody_answers_the_queue_is_deferred_with_one_attempt() {
                 .iter()
                 .all(|(_, state)| state.attempts == 1 && state.next_attempt.is_some())
     );
+}
+
+#[tokio::test]
+async fn where_more_connections_are_refused_those_that_stand_do_the_work() {
+    let mut hop = Hop::start("[1] BANNER = 220 welcome\nBANNER = 421 4.7.0 too many connections").await;
+    let mut rig = Rig::start(Options::to(&hop).and("connections = 4\n")).await;
+    for _ in 0..10 {
+        rig.submit(mail("a@x.example", &["b@y.example"])).await;
+    }
+    for _ in 0..10 {
+        assert_eq!(hop.message().await.connection, 1);
+        assert_eq!(rig.attempt().await, "0 delivered: 250 2.0.0 fine");
+    }
+    assert!(rig.rest().await.is_empty());
+}
+
+#[tokio::test]
+async fn what_is_delivered_is_recorded_while_other_recipients_are_attempted() {
+    let hop = Hop::start("MAIL = SILENCE").await;
+    let other = "[[route]]\nname = \"none\"\ndomains = [\"z.example\"]\nnext_hop = \"discard:\"\n";
+    let mut rig = Rig::start(Options::to(&hop).and(other)).await;
+    let id = rig.submit(mail("a@x.example", &["b@y.example", "c@z.example"])).await;
+    assert_eq!(rig.attempt().await, "1 delivered: 250 2.0.0 discarded");
+    let recorded = async {
+        loop {
+            let listed = rig.spool.list(None, 1).into_iter().next().expect("it is in the queue");
+            let pending = |nth: usize| listed.state.envelope.recipients[nth].status == RecipientStatus::Pending;
+            if listed.id == id && listed.claimed && pending(0) && !pending(1) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, recorded)
+        .await
+        .expect("recorded in time");
 }
 
 #[tokio::test]
@@ -472,7 +506,7 @@ async fn a_drain_interrupts_what_takes_too_long_and_gives_it_back() {
     )
     .await;
     let id = rig.submit(mail("a@x.example", &["b@y.example", "c@z.example"])).await;
-    rig.submit(mail("a@x.example", &["b@y.example"])).await;
+    let other = rig.submit(mail("a@x.example", &["b@y.example"])).await;
     assert_eq!(rig.attempt().await, "1 delivered: 250 2.0.0 discarded");
     assert!(!rig.delivery.drain(Duration::ZERO).await);
     let listed = rig.spool.list(None, 10);
@@ -486,6 +520,7 @@ async fn a_drain_interrupts_what_takes_too_long_and_gives_it_back() {
         .map(|rcpt| rcpt.status == RecipientStatus::Pending)
         .collect();
     assert_eq!(fates, [true, false]);
+    assert_eq!(rig.spool.show(other).map(|state| state.attempts), Some(0));
 }
 
 #[tokio::test]
@@ -515,18 +550,19 @@ async fn a_large_message_is_streamed_and_stuffed() {
 async fn a_reload_holds_for_what_is_claimed_from_then_on() {
     let mut old = Hop::start("").await;
     let mut new = Hop::start("").await;
-    let rig = Rig::start(Options::to(&old)).await;
+    let rig = Rig::start(Options::to(&old).and("idle_timeout = \"10m\"\n")).await;
     rig.submit(mail("a@x.example", &["b@y.example"])).await;
     old.message().await;
     rig.delivery.reload(Arc::new(
         Options::to(&new)
-            .and("connections_total = 1\n")
+            .and("connections_total = 1\nidle_timeout = \"10m\"\n")
             .settings(&Metrics::new()),
     ));
     for _ in 0..3 {
         rig.submit(mail("a@x.example", &["b@y.example"])).await;
         new.message().await;
     }
+    old.goodbye().await;
     assert!(rig.rest().await.is_empty());
     assert!(old.nothing_more());
 }

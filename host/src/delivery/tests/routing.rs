@@ -134,7 +134,10 @@ async fn mail_exchangers_in_order_and_what_is_wrong_with_them() {
         hop.example A 127.0.0.1
         direct.example A 127.0.0.1
         null.example MX 0 .
+        relay.example A 127.0.0.1
         self.example MX 10 relay.example.
+        third.example MX 10 relay.example.
+        third.example MX 20 hop.example.
         backup.example MX 10 hop.example.
         backup.example MX 20 relay.example.
         listener.example MX 10 mine.example.
@@ -159,6 +162,7 @@ async fn mail_exchangers_in_order_and_what_is_wrong_with_them() {
             "failed: 556 5.1.10 the domain null.example takes no mail (null MX)",
         ),
         ("u@self.example", "failed: 554 5.4.6 mail for self.example loops back"),
+        ("u@third.example", "failed: 554 5.4.6 mail for third.example loops back"),
         (
             "u@listener.example",
             "failed: 554 5.4.6 mail for listener.example loops back",

@@ -66,9 +66,13 @@ impl OnRcpt for Naughty {
             // A reply that no client may see.
             "bad-reply" => Answer::reject(250, "2.0.0", "all is well"),
             "split-reply" => Answer::reject(550, "5.7.1", "no\r\n250 yes"),
+            // On whom nobody answers.
+            "wait" => {
+                session.reverse_name();
+                Answer::pass()
+            }
             how => {
                 misbehave(how);
-                let _ = session;
                 Answer::pass()
             }
         }

@@ -1,0 +1,151 @@
+//! Real servers for a test's own use: Postfix and NSD in a folder and on a port of their own, ended with their value.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use super::peer;
+
+/// A helper script of `tests/peers`.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers").join(name)
+}
+
+/// Whether this is root. A test that needs it says so aloud and is skipped otherwise; in CI it never is.
+pub fn root(what: &str) -> bool {
+    let root = nix::unistd::Uid::effective().is_root();
+    assert!(
+        root || std::env::var_os("CI").is_none(),
+        "{what} needs root, and CI skips nothing"
+    );
+    if !root {
+        eprintln!("SKIPPED: {what} needs root");
+    }
+    root
+}
+
+/// Runs a program to its end; its standard output. Fails, with all that it said, unless it succeeds.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{command:?}: {status}\n{stdout}\n{stderr}");
+    stdout.into_owned()
+}
+
+/// A server that a helper script started.
+struct Server {
+    script: &'static str,
+    dir: tempfile::TempDir,
+    port: u16,
+}
+
+impl Server {
+    fn start(script: &'static str, arguments: &[&str]) -> Server {
+        let dir = tempfile::Builder::new()
+            .prefix("gatepost-peer-")
+            .tempdir()
+            .expect("a folder for the server");
+        // Free until somebody takes it; the script refuses to start on a port that was taken meanwhile.
+        let port = TcpListener::bind("127.0.0.1:0")
+            .and_then(|listener| listener.local_addr())
+            .expect("a port")
+            .port();
+        let server = Server { script, dir, port };
+        server.act("start", |command| {
+            command.args(["--port", &port.to_string()]).args(arguments);
+        });
+        server
+    }
+
+    fn act(&self, action: &str, more: impl FnOnce(&mut Command)) {
+        let mut command = Command::new("python3");
+        command
+            .arg(script(self.script))
+            .args([action, "--dir"])
+            .arg(self.dir.path());
+        more(&mut command);
+        run(&mut command);
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let stopped = Command::new("python3")
+            .arg(script(self.script))
+            .args(["stop", "--dir"])
+            .arg(self.dir.path())
+            .status();
+        if !stopped.is_ok_and(|status| status.success()) {
+            eprintln!("{} did not stop in {}", self.script, self.dir.path().display());
+        }
+    }
+}
+
+/// A Postfix.
+pub struct Postfix(Server);
+
+impl Postfix {
+    /// With these options of `tests/peers/postfix.py`; `None` if it cannot be had here.
+    pub fn start(options: &[&str]) -> Option<Postfix> {
+        let can = peer("python3") && peer("postfix") && root("Postfix");
+        can.then(|| Postfix(Server::start("postfix.py", options)))
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.0.port))
+    }
+
+    /// As a next hop of a configuration.
+    pub fn next_hop(&self) -> String {
+        format!("smtp://{}", self.address())
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.0.dir.path().join("mail.log")).unwrap_or_default()
+    }
+
+    /// The message in its store that has this text, once it is there.
+    pub fn stored(&self, text: &str) -> Vec<u8> {
+        let mut found = None;
+        super::until(&format!("Postfix stores a message with {text:?}"), || {
+            let folder = std::fs::read_dir(self.0.dir.path().join("mail/all/new"));
+            let mut files = folder.into_iter().flatten().flatten();
+            found = files.find_map(|file| {
+                let content = std::fs::read(file.path()).ok()?;
+                memchr::memmem::find(&content, text.as_bytes()).map(|_| content)
+            });
+            found.is_some()
+        });
+        found.expect("found")
+    }
+}
+
+/// A name server for some zones.
+pub struct Nsd {
+    server: Server,
+}
+
+impl Nsd {
+    /// With zones as `("example.test", "@ SOA ...")`; `None` if it cannot be had here.
+    pub fn start(zones: &[(&str, &str)]) -> Option<Nsd> {
+        if !peer("python3") || !peer("nsd") {
+            return None;
+        }
+        let files = tempfile::tempdir().expect("a folder for zones");
+        let mut arguments = Vec::new();
+        for (name, zone) in zones {
+            let file = files.path().join(name);
+            std::fs::write(&file, zone).expect("a zone");
+            arguments.extend(["--zone".to_owned(), format!("{name}={}", file.display())]);
+        }
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        Some(Nsd {
+            server: Server::start("nsd.py", &arguments),
+        })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.server.port))
+    }
+}

@@ -1,0 +1,246 @@
+//! A policy replaced while mail flows: no session notices, and a version that is no good never decides anything.
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+use support::client::Client;
+use support::sink::Sink;
+use support::{Relay, Setup, guest, until};
+
+const SESSIONS: usize = 50;
+const REPLACEMENTS: u32 = 50;
+/// Every third version comes by a replaced file, which takes the watcher a second; the others by `plugin load`.
+const BY_FILE_EVERY: u32 = 3;
+const LIMIT: Duration = Duration::from_secs(180);
+
+/// The component of `versioned` that says this number.
+fn version(number: u32) -> Vec<u8> {
+    let mut component = std::fs::read(guest("versioned")).expect("the guest");
+    let digits = format!("{number:04}");
+    let mark = b"VERSION-0000";
+    let places: Vec<usize> = (0..component.len() - mark.len())
+        .filter(|at| component[*at..].starts_with(mark))
+        .collect();
+    assert!(!places.is_empty(), "the guest does not have its mark");
+    for at in places {
+        component[at + mark.len() - digits.len()..at + mark.len()].copy_from_slice(digits.as_bytes());
+    }
+    component
+}
+
+/// As `plugin list` shows it.
+fn digest(component: &[u8]) -> String {
+    let digest = Sha256::digest(component);
+    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Replaces a file as an administrator does: all at once.
+fn replace(file: &Path, bytes: &[u8]) {
+    let part = file.with_extension("part");
+    std::fs::write(&part, bytes).expect("a file");
+    std::fs::rename(&part, file).expect("its place");
+}
+
+fn listed(relay: &Relay) -> serde_json::Value {
+    let answer: serde_json::Value = serde_json::from_str(&relay.admin("{\"command\":\"plugin-list\"}")).expect("JSON");
+    answer["plugins"][0].clone()
+}
+
+#[track_caller]
+fn wait_for(relay: &Relay, component: &[u8]) {
+    let wanted = digest(component);
+    until("the version is live", || listed(relay)["digest"] == *wanted);
+}
+
+/// A relay with `versioned` in a file of its own, which is version 0.
+fn relay(sink: &Sink) -> (Relay, PathBuf) {
+    let setup = Setup::new().next_hop(&sink.next_hop());
+    let file = setup.dir.path().join("versioned.wasm");
+    std::fs::write(&file, version(0)).expect("the plugin");
+    (setup.plugin("versioned", &file, "", "").start(), file)
+}
+
+/// The version that answers in this session. Within a transaction.
+fn asked(client: &mut Client) -> u32 {
+    let reply = client.says("RCPT TO:<version@ours.test>", "550 5.7.1 VERSION-");
+    let digits = reply["550 5.7.1 VERSION-".len()..].get(..4).unwrap_or_default();
+    digits.parse().unwrap_or_else(|_| panic!("no version in {reply:?}"))
+}
+
+/// One session from beginning to end: which version it saw, all the way.
+fn session(relay: &Relay, sent: &AtomicU64) -> u32 {
+    let mut client = relay.connect("mx");
+    client.ehlo();
+    client.says("MAIL FROM:<me@elsewhere.test>", "250");
+    let version = asked(&mut client);
+    for _ in 0..3 {
+        assert_eq!(asked(&mut client), version, "within one transaction");
+        client.says("RCPT TO:<u@ours.test>", "250");
+        client.says("DATA", "354");
+        client.says("Subject: x\r\n\r\nbody\r\n.", "250 2.0.0");
+        sent.fetch_add(1, Ordering::Relaxed);
+        client.says("MAIL FROM:<me@elsewhere.test>", "250");
+        assert_eq!(asked(&mut client), version, "within one session");
+    }
+    client.says("QUIT", "221");
+    version
+}
+
+#[test]
+fn fifty_versions_go_by_under_load_and_each_session_sees_one() {
+    let sink = Sink::start();
+    let (relay, file) = relay(&sink);
+    let began = Instant::now();
+    // Versions known to be live, and versions that may be.
+    let (live, newest) = (AtomicU32::new(0), AtomicU32::new(0));
+    let (done, sent, sessions) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+    let saw = std::sync::Mutex::new(std::collections::BTreeSet::new());
+    std::thread::scope(|scope| {
+        for _ in 0..SESSIONS {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let at_least = live.load(Ordering::SeqCst);
+                    let version = session(&relay, &sent);
+                    let at_most = newest.load(Ordering::SeqCst);
+                    assert!(
+                        (at_least..=at_most).contains(&version),
+                        "{at_least} <= {version} <= {at_most}"
+                    );
+                    saw.lock().expect("no panic").insert(version);
+                    sessions.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        // Whatever fails in here, the sessions must end for the test to.
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            for number in 1..=REPLACEMENTS {
+                let component = version(number);
+                newest.store(number, Ordering::SeqCst);
+                if number.is_multiple_of(BY_FILE_EVERY) {
+                    replace(&file, &component);
+                } else {
+                    let new = file.with_extension("new");
+                    std::fs::write(&new, &component).expect("a file");
+                    let said = relay.command(&["plugin", "load", "versioned", &new.display().to_string()]);
+                    assert!(said.contains(&digest(&component)), "{said}");
+                }
+                wait_for(&relay, &component);
+                live.store(number, Ordering::SeqCst);
+                assert!(began.elapsed() < LIMIT, "only {number} replacements in {LIMIT:?}");
+            }
+            // One more session of each, on the last version.
+            let enough = sessions.load(Ordering::Relaxed) + 2 * SESSIONS as u64;
+            until("sessions on the last version", || {
+                sessions.load(Ordering::Relaxed) >= enough
+            });
+        }));
+        done.store(true, Ordering::Relaxed);
+        if let Err(panic) = ended {
+            std::panic::resume_unwind(panic);
+        }
+    });
+    let saw = saw.into_inner().expect("no panic");
+    assert!(
+        saw.contains(&REPLACEMENTS) && saw.len() > REPLACEMENTS as usize / 2,
+        "{saw:?}"
+    );
+    let sent = sent.load(Ordering::Relaxed) as usize;
+    assert_eq!(sink.wait_for(sent).len(), sent);
+    let status = listed(&relay);
+    assert_eq!(status["failures"], 0, "{status}");
+    eprintln!(
+        "{} sessions, {sent} messages, {} of {} versions seen, {:?}",
+        sessions.load(Ordering::Relaxed),
+        saw.len(),
+        REPLACEMENTS + 1,
+        began.elapsed()
+    );
+}
+
+#[test]
+fn a_broken_file_is_refused_and_the_old_version_stays() {
+    let sink = Sink::start();
+    let (relay, file) = relay(&sink);
+    let good = version(0);
+    replace(&file, &good[..good.len() / 2]);
+    relay.logged(&[
+        "\"error\"",
+        "versioned",
+        "versioned.wasm",
+        "does not compile",
+        "the old version stays",
+    ]);
+    assert_eq!(session(&relay, &AtomicU64::new(0)), 0);
+    let status = listed(&relay);
+    assert_eq!(status["digest"], *digest(&good));
+    assert!(
+        status["refused"]
+            .as_str()
+            .is_some_and(|why| why.contains("does not compile")),
+        "{status}"
+    );
+    let list = relay.command(&["plugin", "list"]);
+    assert!(list.contains("was refused") && list.contains(&digest(&good)), "{list}");
+
+    // A good one heals it.
+    let better = version(1);
+    replace(&file, &better);
+    wait_for(&relay, &better);
+    assert_eq!(session(&relay, &AtomicU64::new(0)), 1);
+    assert!(listed(&relay)["refused"].is_null());
+}
+
+#[test]
+fn load_and_rollback_outlast_a_restart() {
+    let sink = Sink::start();
+    let (mut relay, file) = relay(&sink);
+    let (old, new) = (version(0), version(1));
+    let upload = file.with_extension("new");
+    std::fs::write(&upload, &new).expect("a file");
+    let mut before = relay.connect("mx");
+    relay.command(&["plugin", "load", "versioned", &upload.display().to_string()]);
+    assert_eq!(std::fs::read(&file).expect("the plugin"), new);
+    assert_eq!(session(&relay, &AtomicU64::new(0)), 1);
+    let list = relay.command(&["plugin", "list"]);
+    assert!(
+        list.contains(&digest(&new)) && list.contains(&format!("before that {}", digest(&old))),
+        "{list}"
+    );
+    let mut between = relay.connect("mx");
+
+    // What is no good is refused, with the reason, and changes neither the file nor what is live.
+    std::fs::write(&upload, &new[..100]).expect("a file");
+    let error = relay.fails(&["plugin", "load", "versioned", &upload.display().to_string()]);
+    assert!(
+        error.contains("versioned") && error.contains("does not compile"),
+        "{error}"
+    );
+    let error = relay.fails(&["plugin", "load", "nobody", &upload.display().to_string()]);
+    assert!(
+        error.contains("there is no plugin \"nobody\"") && error.contains("versioned"),
+        "{error}"
+    );
+    assert_eq!(std::fs::read(&file).expect("the plugin"), new);
+    assert_eq!(listed(&relay)["digest"], *digest(&new));
+
+    let said = relay.command(&["plugin", "rollback", "versioned"]);
+    assert!(said.contains(&digest(&old)), "{said}");
+    assert_eq!(std::fs::read(&file).expect("the plugin"), old);
+    assert_eq!(session(&relay, &AtomicU64::new(0)), 0);
+
+    // A session that began before both is as good as a new one; one that is on what was taken back must come again.
+    before.ehlo();
+    before.says("MAIL FROM:<me@elsewhere.test>", "250");
+    assert_eq!(asked(&mut before), 0);
+    between.ehlo();
+    between.says("MAIL FROM:<me@elsewhere.test>", "421");
+    assert_eq!(between.rest(), "");
+
+    assert!(relay.terminate().success());
+    relay.restart();
+    assert_eq!(session(&relay, &AtomicU64::new(0)), 0);
+}
