@@ -262,24 +262,19 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         .context("the supervisor cannot be told that the relay is up")?;
     tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
 
-    loop {
-        match updates.recv().await {
-            Some(Update::Reload { bundle, cause, done }) => {
-                let outcome = app.reload(*bundle, log).await;
-                match &outcome {
-                    Ok(what) => {
-                        metrics.reloads.inc();
-                        tracing::info!(cause, "reloaded: {what}");
-                    }
-                    Err(error) => {
-                        metrics.reloads_failed.inc();
-                        tracing::error!(cause, error, "reload failed; what was in force stays");
-                    }
-                }
-                done.finish(&outcome);
+    while let Some(Update::Reload { bundle, cause, done }) = updates.recv().await {
+        let outcome = app.reload(*bundle, log).await;
+        match &outcome {
+            Ok(what) => {
+                metrics.reloads.inc();
+                tracing::info!(cause, "reloaded: {what}");
             }
-            Some(Update::Drain) | None => break,
+            Err(error) => {
+                metrics.reloads_failed.inc();
+                tracing::error!(cause, error, "reload failed; what was in force stays");
+            }
         }
+        done.finish(&outcome);
     }
 
     tracing::info!("draining");

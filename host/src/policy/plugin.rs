@@ -330,7 +330,7 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 fn find_hooks(pre: &wasmtime::component::InstancePre<Guest>) -> wasmtime::Result<(Exports, u16)> {
     let there = |hook: &str| {
         pre.component()
-            .get_export_index(None, &format!("{INTERFACE}{hook}{VERSION}"))
+            .get_export_index(None, format!("{INTERFACE}{hook}{VERSION}"))
             .is_some()
     };
     let mut exports = Exports::default();

@@ -1,5 +1,7 @@
 //! A next hop on loopback that says what a script tells it to, and reports what it got.
 
+#![allow(clippy::disallowed_methods, reason = "a test sends a handful of values")]
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

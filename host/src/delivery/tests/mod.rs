@@ -1,5 +1,7 @@
 //! Delivery against scripted next hops: what reaches them, and what the spool knows afterwards.
 
+#![allow(clippy::disallowed_methods, reason = "a test sends a handful of values")]
+
 mod hop;
 mod routing;
 

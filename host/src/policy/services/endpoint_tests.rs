@@ -1,5 +1,7 @@
 //! Endpoints against listeners on the loopback.
 
+#![allow(clippy::disallowed_methods, reason = "a test sends a handful of values")]
+
 use std::future::Future;
 
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
