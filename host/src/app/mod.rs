@@ -10,7 +10,7 @@ mod outbound;
 mod reload;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use crate::admin::http::Pages;
 use crate::admin::socket::Allowed;
 use crate::admin::{self, Probes};
 use crate::auth::Users;
-use crate::config::{Config, DEFAULT_STATE_DIR};
+use crate::config::{Config, embedded_state_dir};
 use crate::delivery::{Delivery, DeliveryConfig, DeliveryHandle};
 use crate::dns::Dns;
 use crate::journal::LogJournal;
@@ -52,7 +52,7 @@ pub fn run(config: Option<&Path>) -> anyhow::Result<()> {
     let source = match config {
         Some(path) => Source::File(path.to_owned()),
         None => Source::Embedded {
-            state_dir: PathBuf::from(DEFAULT_STATE_DIR),
+            state_dir: embedded_state_dir(),
         },
     };
     let options = supervisor::Options {

@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Config, ConfigErrors, read};
+use super::{Config, ConfigErrors, DEFAULT_STATE_DIR, read};
 
 /// The reference plugins that the embedded default asks, in this order.
 pub const EMBEDDED_PLUGINS: [&str; 4] = ["auth-relay", "rate-limit", "rbl", "spam-scan"];
@@ -47,6 +47,23 @@ fn plugin_folder() -> PathBuf {
         built
     }
 }
+
+/// Where the embedded default keeps its state: [`DEFAULT_STATE_DIR`] in the current folder. For root in a folder that others may not enter
+/// (`/root`), where the worker could not work, it is [`ROOT_STATE_DIR`].
+pub fn embedded_state_dir() -> PathBuf {
+    let here = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("."));
+    let open_to_others = |folder: &Path| {
+        use std::os::unix::fs::PermissionsExt;
+        std::fs::metadata(folder).is_ok_and(|found| found.permissions().mode() & 0o001 != 0)
+    };
+    match nix::unistd::Uid::effective().is_root() && !here.ancestors().all(open_to_others) {
+        true => PathBuf::from(ROOT_STATE_DIR),
+        false => PathBuf::from(DEFAULT_STATE_DIR),
+    }
+}
+
+/// The state of the embedded default where the current folder cannot hold it.
+const ROOT_STATE_DIR: &str = "/var/lib/gatepost-demo";
 
 #[cfg(test)]
 mod tests {

@@ -23,7 +23,7 @@ use ipnet::IpNet;
 
 pub use crate::message::AuthOffer;
 pub use document::{ConfigError, ConfigErrors};
-pub use embedded::{EMBEDDED_PLUGINS, embedded_toml};
+pub use embedded::{EMBEDDED_PLUGINS, embedded_state_dir, embedded_toml};
 pub use values::normalise_domain;
 
 /// Everything that the file says. Paths are absolute.
@@ -74,12 +74,12 @@ impl Config {
         Config::parse(&text, path)
     }
 
-    /// The configuration of `--config`, or without it the embedded default in [`DEFAULT_STATE_DIR`] of the current
+    /// The configuration of `--config`, or without it the embedded default in [`embedded_state_dir`], as a rule in the current
     /// folder.
     pub fn open(path: Option<&Path>) -> Result<Config, ConfigErrors> {
         match path {
             Some(path) => Config::load(path),
-            None => Config::embedded(Path::new(DEFAULT_STATE_DIR)),
+            None => Config::embedded(&embedded_state_dir()),
         }
     }
 
