@@ -248,6 +248,7 @@ impl Connection {
         let blame = self.blame.take();
         let command = command(replied.verb);
         self.totals.commands += 1;
+        self.relay.metrics.command(command);
         self.relay.metrics.reply(command, replied.reply.code());
         let refused = replied.reply.is_refusal();
         if !refused && replied.verb != Verb::Auth {
