@@ -71,9 +71,9 @@ fn a_message_waits_for_its_next_hop_and_administrators_decide() {
         relay.command(&["queue", "remove", "--sender", "carol@*"]),
         "1 message removed\n"
     );
-    let refused = relay.refused_command(&["queue", "show", &removed]);
+    let refused = relay.fails(&["queue", "show", &removed]);
     assert!(refused.contains(&removed), "{refused}");
-    let refused = relay.refused_command(&["queue", "retry", &held]);
+    let refused = relay.fails(&["queue", "retry", &held]);
     assert!(refused.contains("release it instead"), "{refused}");
 
     // Asked now, it is tried now, however long the next hop has been away.

@@ -10,23 +10,7 @@ use std::time::{Duration, SystemTime};
 use gatepost::message::{Body, Id, QueueState, RecipientStatus};
 use gatepost::spool::{Spool, SpoolError, SpoolOptions};
 use spool_support::disk::{Disk, Faults};
-use spool_support::{body_bytes, head_bytes, message, origin};
-
-const DIR: &str = "/spool";
-
-fn options() -> SpoolOptions {
-    SpoolOptions {
-        segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
-        ..SpoolOptions::default()
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
+use spool_support::{DIR, body_bytes, head_bytes, message, options, origin, runtime};
 
 /// Opens a spool on a disk that has just been switched on.
 fn open(disk: &Disk) -> (Spool, gatepost::spool::Recovered) {

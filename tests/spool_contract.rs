@@ -11,31 +11,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost::message::{Id, Origin, QueueState, RecipientStatus};
-use gatepost::spool::{Spool, SpoolOptions};
+use gatepost::spool::Spool;
 use spool_support::disk::{Disk, Faults};
-use spool_support::{Random, body_bytes, head_bytes, message, origin};
+use spool_support::{DIR, Random, body_bytes, head_bytes, message, options, origin, runtime};
 
-const DIR: &str = "/spool";
 /// Power cuts in the default run, and how many of them one history goes through.
 const CUTS: u64 = 1000;
 const CUTS_PER_HISTORY: u64 = 25;
 const TASKS: u64 = 8;
 /// Histories that run side by side; they wait for each other's commit threads more than they work.
 const THREADS: usize = 8;
-
-fn options() -> SpoolOptions {
-    SpoolOptions {
-        segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
-        ..SpoolOptions::default()
-    }
-}
-
-fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime")
-}
 
 /// What may be seen of a state, as text.
 fn seen(state: &QueueState) -> String {

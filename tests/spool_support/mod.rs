@@ -8,6 +8,25 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use gatepost::message::{Body, Envelope, Id, NewMessage, Origin, Recipient, SessionFacts};
+use gatepost::spool::SpoolOptions;
+
+/// Where the spool is on the test's disk.
+pub const DIR: &str = "/spool";
+
+/// The smallest segments, so that a test fills many.
+pub fn options() -> SpoolOptions {
+    SpoolOptions {
+        segment_bytes: SpoolOptions::MIN_SEGMENT_BYTES,
+        ..SpoolOptions::default()
+    }
+}
+
+pub fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+}
 
 /// A small generator (splitmix64): the same seed, the same run.
 #[derive(Clone, Copy, Default)]

@@ -291,12 +291,7 @@ impl Relay {
 
     /// `gatepost ARGS --config ...`: its standard output; fails unless it succeeds.
     pub fn command(&self, arguments: &[&str]) -> String {
-        let output = Command::new(GATEPOST)
-            .args(arguments)
-            .arg("--config")
-            .arg(&self.config)
-            .output()
-            .expect("gatepost");
+        let output = self.run(arguments);
         assert!(
             output.status.success(),
             "{arguments:?}: {}",
@@ -306,28 +301,20 @@ impl Relay {
     }
 
     /// The same for a command that must fail with status 1: its standard error.
-    pub fn refused_command(&self, arguments: &[&str]) -> String {
-        let output = Command::new(GATEPOST)
-            .args(arguments)
-            .arg("--config")
-            .arg(&self.config)
-            .output()
-            .expect("gatepost");
-        assert_eq!(output.status.code(), Some(1), "{arguments:?}");
-        String::from_utf8_lossy(&output.stderr).into_owned()
-    }
-
-    /// `gatepost ARGS --config ...` that must fail with status 1: its standard error.
     pub fn fails(&self, arguments: &[&str]) -> String {
-        let output = Command::new(GATEPOST)
-            .args(arguments)
-            .arg("--config")
-            .arg(&self.config)
-            .output()
-            .expect("gatepost");
+        let output = self.run(arguments);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(1), "{arguments:?}: {said}");
         said
+    }
+
+    fn run(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(GATEPOST)
+            .args(arguments)
+            .arg("--config")
+            .arg(&self.config)
+            .output()
+            .expect("gatepost")
     }
 
     pub fn signal(&self, signal: nix::sys::signal::Signal) {

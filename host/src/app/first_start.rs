@@ -2,6 +2,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 
@@ -26,7 +27,7 @@ pub fn prepare(config: &Config) -> anyhow::Result<()> {
         let password = random_password()?;
         edit::add(users, DEMO_USER, &password).context("the demo user")?;
         // For `make run`'s next starts, which cannot show it again; as private as the users file.
-        let note = users.with_file_name("demo-password");
+        let note = demo_password(users);
         let mut file = std::fs::OpenOptions::new()
             .write(true)
             .create(true)
@@ -67,10 +68,8 @@ pub fn announce(config: &Config) {
     if let Some(submission) =
         address(|listener| listener.auth == AuthOffer::Required && listener.tls == ListenerTls::Starttls)
     {
-        let password = config.auth.users.as_ref().map_or_else(
-            || "demo-password".into(),
-            |users| users.with_file_name("demo-password").display().to_string(),
-        );
+        let password = config.auth.users.as_deref().map(demo_password).unwrap_or_default();
+        let password = password.display();
         text += &format!(
             "\n  Relay one elsewhere, as a user:\n    swaks --server {submission} --tls --auth PLAIN --auth-user {DEMO_USER} --auth-password \"$(cat {password})\" --from {DEMO_USER}@{domain} --to someone@elsewhere.test\n"
         );
@@ -82,6 +81,11 @@ pub fn announce(config: &Config) {
         text += &format!("  Metrics: http://{admin}/metrics\n");
     }
     println!("{text}");
+}
+
+/// Where the demo user's password is kept: beside the users file.
+fn demo_password(users: &Path) -> PathBuf {
+    users.with_file_name("demo-password")
 }
 
 fn random_password() -> anyhow::Result<zeroize::Zeroizing<String>> {

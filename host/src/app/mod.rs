@@ -38,7 +38,7 @@ use crate::relay::{Relay, Settings};
 use crate::spool::{Spool, SpoolOptions};
 use crate::supervisor::{self, Source};
 use crate::tls::TlsStore;
-use crate::worker_link::{self, BoundListener, DRAIN_TIME, Link, Startup, Update, UsersFile};
+use crate::worker_link::{self, BoundListener, DRAIN_TIME, Link, Secrets, Startup, Update, UsersFile};
 use files::PluginFiles;
 use reload::Listeners;
 
@@ -106,14 +106,34 @@ pub fn worker() -> ExitCode {
     }
 }
 
+/// What stands behind the plugins' imports and outlasts reloads.
+struct Backing {
+    state: State,
+    dns: Dns,
+    counters: Arc<Counters>,
+    journal: Arc<LogJournal>,
+}
+
+impl Backing {
+    /// The services of one configuration.
+    fn services(&self, config: &Config, users: Arc<Users>) -> Arc<Services> {
+        Arc::new(Services {
+            relay_domains: Arc::new(config.relay_domains.clone()),
+            users,
+            state: self.state.clone(),
+            dns: self.dns.clone(),
+            authenticator: Authenticator::new(&self.dns, &config.hostname),
+            counters: self.counters.clone(),
+            journal: self.journal.clone(),
+        })
+    }
+}
+
 /// The running worker, as far as reloads and administrators reach it.
 struct App {
     relay: Arc<Relay>,
     delivery: DeliveryHandle,
-    dns: Dns,
-    state: State,
-    counters: Arc<Counters>,
-    journal: Arc<LogJournal>,
+    backing: Backing,
     link: Link,
     plugin_files: parking_lot::Mutex<PluginFiles>,
     /// One change of the policy at a time: each starts from what the one before left. Never held while the supervisor is waited for, which
@@ -179,15 +199,13 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     let dns = Dns::configured(&config.dns).map_err(anyhow::Error::msg)?;
     let journal = Arc::new(LogJournal::new(metrics.clone()));
     let counters = Arc::new(Counters::default());
-    let services = Arc::new(Services {
-        relay_domains: Arc::new(config.relay_domains.clone()),
-        users: users.clone(),
+    let backing = Backing {
         state: state.clone(),
-        authenticator: Authenticator::new(&dns, &config.hostname),
         dns: dns.clone(),
-        counters: counters.clone(),
-        journal: journal.clone(),
-    });
+        counters,
+        journal,
+    };
+    let services = backing.services(&config, users.clone());
     let plugin_files = PluginFiles::new(&bundle.plugins);
     let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
     if !engine.is_pooled() {
@@ -196,13 +214,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     let policies = Policies::load(engine, &config.plugins, plugin_files.good(), services)
         .await
         .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
-    let passwords = bundle.secrets.passwords;
-    let delivery_config = DeliveryConfig::new(&config, &metrics, |path| {
-        passwords
-            .get(path)
-            .cloned()
-            .with_context(|| format!("{} was not passed", path.display()))
-    })?;
+    let delivery_config = delivery_config(&config, &metrics, &bundle.secrets)?;
     let relay = Arc::new(Relay::new(
         policies,
         spool.clone(),
@@ -224,10 +236,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     let app = Arc::new(App {
         relay: relay.clone(),
         delivery,
-        dns,
-        state: state.clone(),
-        counters,
-        journal,
+        backing,
         link: link.clone(),
         plugin_files: parking_lot::Mutex::new(plugin_files),
         changing: tokio::sync::Mutex::new(()),
@@ -289,6 +298,16 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     let _ = timeout(CLOSE_TIME, spool.close()).await;
     tracing::info!("ended");
     Ok(())
+}
+
+fn delivery_config(config: &Config, metrics: &Metrics, secrets: &Secrets) -> anyhow::Result<DeliveryConfig> {
+    DeliveryConfig::new(config, metrics, |path| {
+        secrets
+            .passwords
+            .get(path)
+            .cloned()
+            .with_context(|| format!("{} was not passed", path.display()))
+    })
 }
 
 fn users(file: Option<&UsersFile>) -> anyhow::Result<Users> {
@@ -364,7 +383,7 @@ async fn gauges(app: Arc<App>) {
         for plugin in app.relay.policies.current().plugins() {
             metrics.plugin_instances(&plugin.name).set(plugin.instances().1 as i64);
         }
-        app.counters.for_each(|plugin, name, value| {
+        app.backing.counters.for_each(|plugin, name, value| {
             let counter = metrics.plugin_counter(plugin, name);
             counter.inc_by(value.saturating_sub(counter.get()));
         });

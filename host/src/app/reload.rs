@@ -12,12 +12,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::files;
-use super::{App, users, warn_of_certificates};
+use super::{App, delivery_config, users, warn_of_certificates};
 use crate::config::Config;
-use crate::delivery::DeliveryConfig;
 use crate::listener::{self, Listener};
 use crate::maillog::LogGuard;
-use crate::policy::services::authentication::Authenticator;
 use crate::policy::{Files, LoadError, Policy, Services};
 use crate::relay::{Relay, Settings};
 use crate::tls::TlsStore;
@@ -77,13 +75,7 @@ impl App {
         let _one = self.changing.lock().await;
         let config = bundle.config;
         let users = Arc::new(users(bundle.secrets.users.as_ref())?);
-        let passwords = bundle.secrets.passwords;
-        let delivery = DeliveryConfig::new(&config, &self.relay.metrics, |path| {
-            passwords
-                .get(path)
-                .cloned()
-                .with_context(|| format!("{} was not passed", path.display()))
-        })?;
+        let delivery = delivery_config(&config, &self.relay.metrics, &bundle.secrets)?;
         let certificates = bundle.secrets.certificates;
         let minimum = config.tls.as_ref().map(|tls| tls.minimum_version);
         // Checked before anything changes; the store in use keeps its tickets.
@@ -91,15 +83,7 @@ impl App {
             Some(minimum) => Some(TlsStore::new(&certificates, minimum)?),
             None => None,
         };
-        let services = Arc::new(Services {
-            relay_domains: Arc::new(config.relay_domains.clone()),
-            users: users.clone(),
-            state: self.state.clone(),
-            dns: self.dns.clone(),
-            authenticator: Authenticator::new(&self.dns, &config.hostname),
-            counters: self.counters.clone(),
-            journal: self.journal.clone(),
-        });
+        let services = self.backing.services(&config, users.clone());
         let wanted: Files = bundle
             .plugins
             .iter()

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
-use gatepost_smtp::address::Address;
 use gatepost_smtp::reply::Reply;
 use gatepost_smtp::session::Answer;
 
@@ -74,24 +73,15 @@ impl Connection {
             Fate::Route(route) => Some(route.as_str()),
             _ => None,
         });
-        let unknown = routes
+        if let Some(answer) = routes
             .chain(effects.route.as_deref())
-            .find(|route| !self.settings.routes.contains(*route))
-            .map(str::to_owned);
-        if let Some(answer) = unknown.and_then(|route| self.refuse_route(&route)) {
+            .find_map(|route| self.refuse_route(route))
+        {
             return answer;
         }
         let Some(transaction) = self.scope.transaction.clone() else {
             return self.spool_failed("there is no transaction");
         };
-        if let Some(answer) = transaction
-            .envelope
-            .recipients
-            .iter()
-            .find_map(|rcpt| self.refuse_final(rcpt))
-        {
-            return answer;
-        }
         let (kept, held) = split(&transaction, &effects);
         let edited = content.filter(|content| content.is_edited());
         let now = SystemTime::now();
@@ -221,17 +211,6 @@ impl Connection {
             writer.push(&part).await?;
         }
         writer.finish().await
-    }
-
-    /// Recipients were admitted one by one at RCPT; this holds even if something in between changed one.
-    fn refuse_final(&mut self, rcpt: &Recipient) -> Option<Answer> {
-        match Address::parse(&rcpt.address) {
-            Ok(_) => None,
-            Err(error) => {
-                self.blame("bad-recipient", &format!("{:?}: {error}", rcpt.address));
-                Some(Answer::Refuse(Reply::policy_failed()))
-            }
-        }
     }
 
     fn spool_failed(&mut self, detail: &str) -> Answer {

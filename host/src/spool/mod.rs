@@ -473,49 +473,44 @@ impl Spool {
     /// Holds a message (quarantine) until it is released; durable when it returns.
     pub async fn hold(&self, id: Id, reason: &str) -> Result<(), SpoolError> {
         let reason = reason.to_owned();
-        self.operate(id, |index| index.hold(id, Some(reason))).await
+        self.change(id, |index| index.hold(id, Some(reason))).await
     }
 
     /// Releases a held message: it is due at once; durable when it returns.
     pub async fn release(&self, id: Id) -> Result<(), SpoolError> {
-        self.operate(id, |index| index.hold(id, None)).await
+        self.change(id, |index| index.hold(id, None)).await
     }
 
     /// Makes a waiting message due at once. One that is being attempted is due again right after it is settled.
     pub async fn retry(&self, id: Id) -> Result<(), SpoolError> {
-        self.operate(id, |index| index.retry(id)).await
+        self.change(id, |index| index.retry(id)).await
     }
 
     /// Takes a message out of the queue for good; durable when it returns. An attempt that is under way goes on.
     pub async fn remove(&self, id: Id) -> Result<(), SpoolError> {
-        let permit = self
-            .shared
-            .change_room
-            .clone()
-            .acquire_owned()
+        self.operate(id, |index| Some((Record::remove(id), index.remove(id)?)))
             .await
-            .map_err(|_| SpoolError::Closed)?;
-        let (done, committed) = oneshot::channel();
-        {
-            let mut index = self.shared.index.lock();
-            let body = index.remove(id).ok_or(SpoolError::NotFound(id))?;
-            let job = ChangeJob {
-                record: Record::remove(id),
-                body,
-                done: Some(done),
-                _permit: permit,
-            };
-            if !self.shared.queue.push(Job::Change(job)) {
-                return Err(SpoolError::Closed);
-            }
-        }
-        committed.await.unwrap_or(Err(SpoolError::Closed))
     }
 
-    async fn operate(
+    /// Writes the difference between the state before and after; due messages are looked for again.
+    async fn change(
         &self,
         id: Id,
         change: impl FnOnce(&mut Index) -> Option<(Arc<QueueState>, Arc<QueueState>)>,
+    ) -> Result<(), SpoolError> {
+        self.operate(id, |index| {
+            let (old, new) = change(index)?;
+            Some((Record::change(id, &Change::between(&old, &new)), None))
+        })
+        .await
+    }
+
+    /// Changes the index and queues the record of it (and the body that goes with it) under one lock, so that changes of one message reach
+    /// the disk in the order in which they were made. `None` from `change`: there is no such message.
+    async fn operate(
+        &self,
+        id: Id,
+        change: impl FnOnce(&mut Index) -> Option<(Record, Option<Id>)>,
     ) -> Result<(), SpoolError> {
         let permit = self
             .shared
@@ -527,11 +522,10 @@ impl Spool {
         let (done, committed) = oneshot::channel();
         {
             let mut index = self.shared.index.lock();
-            let (old, new) = change(&mut index).ok_or(SpoolError::NotFound(id))?;
-            let record = Record::change(id, &Change::between(&old, &new));
+            let (record, body) = change(&mut index).ok_or(SpoolError::NotFound(id))?;
             let job = ChangeJob {
                 record,
-                body: None,
+                body,
                 done: Some(done),
                 _permit: permit,
             };

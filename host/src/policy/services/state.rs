@@ -437,6 +437,22 @@ impl Namespace {
 
     /// Takes from all buckets or from none, atomically. The same bucket may stand in the list twice.
     pub fn take_all(&self, buckets: &[Bucket<'_>], now_ms: u64) -> Result<Taken, StateError> {
+        self.change_all(buckets, now_ms, |level, bucket| level.take(bucket, now_ms))
+    }
+
+    /// Gives back what `take_all` took: no bucket gets fuller than full.
+    pub fn refund(&self, buckets: &[Bucket<'_>], now_ms: u64) -> Result<(), StateError> {
+        self.change_all(buckets, now_ms, |level, bucket| Ok(level.give(bucket, now_ms)))?;
+        Ok(())
+    }
+
+    /// Changes the levels of all buckets, or of none if `change` refuses one with the milliseconds to wait.
+    fn change_all(
+        &self,
+        buckets: &[Bucket<'_>],
+        now_ms: u64,
+        change: impl Fn(Level, &Bucket<'_>) -> Result<Level, u64>,
+    ) -> Result<Taken, StateError> {
         let mut locked = self.lock(buckets)?;
         // First only look, with what stands earlier in the list counted: then a refusal needs no way back.
         let mut levels = [Level::default(); BUCKETS_MAX];
@@ -447,7 +463,7 @@ impl Namespace {
                 Some(earlier) => levels[earlier],
                 None => locked.level(place, bucket, now_ms, &mut new)?,
             };
-            match level.take(bucket, now_ms) {
+            match change(level, bucket) {
                 Ok(level) => levels[place] = level,
                 Err(wait_ms) => {
                     let index = place as u32;
@@ -457,22 +473,6 @@ impl Namespace {
         }
         self.write(&mut locked, buckets, &levels, new, now_ms)?;
         Ok(Taken::Ok)
-    }
-
-    /// Gives back what `take_all` took: no bucket gets fuller than full.
-    pub fn refund(&self, buckets: &[Bucket<'_>], now_ms: u64) -> Result<(), StateError> {
-        let mut locked = self.lock(buckets)?;
-        let mut levels = [Level::default(); BUCKETS_MAX];
-        let mut new = 0;
-        for (place, bucket) in buckets.iter().enumerate() {
-            let earlier = buckets[..place].iter().rposition(|other| other.key == bucket.key);
-            let level = match earlier {
-                Some(earlier) => levels[earlier],
-                None => locked.level(place, bucket, now_ms, &mut new)?,
-            };
-            levels[place] = level.give(bucket, now_ms);
-        }
-        self.write(&mut locked, buckets, &levels, new, now_ms)
     }
 
     /// Locks the shards of all buckets, each once and in their order, so that two calls cannot wait for each other.
