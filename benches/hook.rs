@@ -64,7 +64,7 @@ async fn policy(name: &str, grants: &str, settings: &str) -> Arc<Policy> {
         .current()
 }
 
-fn scope() -> Scope {
+fn scope(policy: &Policy) -> Scope {
     let peer = "192.0.2.7:40000".parse().expect("an address");
     let mut session = SessionFacts::new("submission".into(), AuthOffer::Required, peer, peer);
     session.ehlo = Some("client.test".into());
@@ -72,7 +72,7 @@ fn scope() -> Scope {
         name: "alice".into(),
         method: "PLAIN".into(),
     });
-    let mut scope = Scope::new(Arc::new(session));
+    let mut scope = Scope::new(Arc::new(session), policy.services.clone());
     scope.transaction = Some(Arc::new(Transaction {
         envelope: Envelope {
             sender: "alice@ours.test".into(),
@@ -104,7 +104,7 @@ fn measure(
     mut prepare: impl FnMut(&mut Scope),
     question: impl Fn() -> Question<'static>,
 ) {
-    let mut scope = scope();
+    let mut scope = scope(policy);
     criterion.bench_function(&format!("hook/{name}"), |bencher| {
         bencher.iter_custom(|calls| {
             runtime.block_on(async {

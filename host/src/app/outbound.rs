@@ -6,9 +6,9 @@ use std::time::{Duration, SystemTime};
 use crate::config::TlsMode;
 use crate::delivery::{AttemptResult, BoxFuture, DeliveryPolicy, Outcome, RouteChoice, RouteDecision};
 use crate::message::{Id, QueueState};
-use crate::policy::Transaction;
 use crate::policy::chain::{self, Attempt, AttemptOutcome, Question, Queued, Scope, TlsPolicy};
 use crate::policy::decision::{Stage, Verdict};
+use crate::policy::{Policy, Transaction};
 use crate::relay::Relay;
 
 pub struct Outbound {
@@ -22,8 +22,8 @@ impl Outbound {
 }
 
 /// The session in which a message arrived, as far as the spool keeps it.
-fn scope(id: Id, state: &QueueState) -> Scope {
-    let mut scope = Scope::new(state.origin.session.clone());
+fn scope(policy: &Policy, id: Id, state: &QueueState) -> Scope {
+    let mut scope = Scope::new(state.origin.session.clone(), policy.services.clone());
     scope.message = Some(id);
     scope.transaction = Some(Arc::new(Transaction {
         envelope: state.envelope.clone(),
@@ -66,7 +66,7 @@ impl DeliveryPolicy for Outbound {
                 .map(|rcpt| rcpt.address.as_str())
                 .collect();
             let queued = queued(id, state, &recipients);
-            let outcome = chain::ask(&policy, &mut scope(id, state), Question::Route(&queued)).await;
+            let outcome = chain::ask(&policy, &mut scope(&policy, id, state), Question::Route(&queued)).await;
             let decision = match (outcome.verdict, outcome.effects.quarantine) {
                 (Verdict::Reject(reply), _) => RouteDecision::Fail(reply),
                 (Verdict::Defer(reply) | Verdict::Disconnect(reply), _) => RouteDecision::Defer { reply, pause: None },
@@ -115,7 +115,7 @@ impl DeliveryPolicy for Outbound {
                 reply: &attempt.reply,
             };
             let queued = queued(id, state, &recipients);
-            chain::tell_delivery(&policy, &mut scope(id, state), &queued, &told).await
+            chain::tell_delivery(&policy, &mut scope(&policy, id, state), &queued, &told).await
         })
     }
 }

@@ -90,12 +90,13 @@ pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream
         },
         ListenerTls::Starttls | ListenerTls::None => Stream::Plain(socket),
     };
+    let policy = relay.policies.current();
     let mut connection = Connection {
         settings: relay.settings(),
-        policy: relay.policies.current(),
         stream,
         session: Session::new(listener.session.clone(), relay.clock()),
-        scope: Scope::new(Arc::new(facts)),
+        scope: Scope::new(Arc::new(facts), policy.services.clone()),
+        policy,
         login: None,
         login_failures: 0,
         body: None,

@@ -3,6 +3,7 @@
 //! This is the only place where a plugin's answer takes effect. It ends in an [`Outcome`], from which the caller makes a reply; the relay gate is
 //! asked after it, never here. Each call becomes one [`Decision`] in the journal.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,11 +14,11 @@ use super::Policy;
 use super::answer::{self, TAG_BYTES_MAX, cut};
 use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy::{queue, types as wit};
-use super::decision::{Decision, Explanation, Failure, Read, Stage, Verdict};
-use super::imports::{Call, Checks, PastAnswer, Transaction};
+use super::decision::{Decision, Explanation, Failure, Stage, Verdict};
+use super::imports::{Call, Checks, PastAnswer, Services};
 use super::instance::{HookAnswer, HookCall};
 use super::plugin::Plugin;
-use super::services::content::{Content, Place};
+use super::services::content::Place;
 use crate::auth::Login;
 use crate::config::{Grant, OnFailure};
 use crate::message::{Id, Identity, SessionFacts};
@@ -31,28 +32,30 @@ const ADDED_RECIPIENTS_MAX: usize = 100;
 /// Tags of one message.
 const TAGS_MAX: usize = 64;
 
-/// What a session carries from hook to hook.
-pub struct Scope {
-    pub session: Arc<SessionFacts>,
-    /// There from MAIL to the end of the transaction.
-    pub transaction: Option<Arc<Transaction>>,
-    /// There in on-message.
-    pub content: Option<Arc<Content>>,
-    pub message: Option<Id>,
-    past: Arc<Vec<PastAnswer>>,
-    checks: Checks,
+/// What a session carries from hook to hook: what policies see of it ([`Call`]), which is away while a hook call runs.
+pub struct Scope(Option<Box<Call>>);
+
+/// Why a scope is never found empty: a hook call borrows it, and gives back what it took, however it ends.
+const GIVEN_BACK: &str = "a hook call gives it back before the scope can be used again";
+
+impl Deref for Scope {
+    type Target = Call;
+
+    fn deref(&self) -> &Call {
+        self.0.as_deref().expect(GIVEN_BACK)
+    }
+}
+
+impl DerefMut for Scope {
+    fn deref_mut(&mut self) -> &mut Call {
+        self.0.as_deref_mut().expect(GIVEN_BACK)
+    }
 }
 
 impl Scope {
-    pub fn new(session: Arc<SessionFacts>) -> Scope {
-        Scope {
-            session,
-            transaction: None,
-            content: None,
-            message: None,
-            past: Arc::default(),
-            checks: Checks::default(),
-        }
+    /// A scope for sessions that keep to the policy whose services these are.
+    pub fn new(session: Arc<SessionFacts>, services: Arc<Services>) -> Scope {
+        Scope(Some(Box::new(Call::new(session, services))))
     }
 
     /// Forgets the transaction and everything that belonged to it.
@@ -61,6 +64,21 @@ impl Scope {
         self.content = None;
         self.message = None;
         self.checks = Checks::default();
+    }
+
+    /// Calls a hook of a plugin.
+    async fn call(
+        &mut self,
+        plugin: &Plugin,
+        stage: Stage,
+        started: Started,
+        hook: HookCall<'_>,
+    ) -> Result<HookAnswer, Failure> {
+        let mut call = self.0.take().expect(GIVEN_BACK);
+        call.begin(stage, started.at);
+        let (result, call) = plugin.call(call, started.clock, hook).await;
+        self.0 = Some(call);
+        result
     }
 }
 
@@ -202,9 +220,7 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
             continue;
         }
         let started = Started::now();
-        let call = scope.call(policy, plugin, stage, started.at, None);
-        let (result, call) = plugin.call(call, asked.hook()).await;
-        let read = scope.take_back(call);
+        let result = scope.call(plugin, stage, started, asked.hook()).await;
         let applied = result
             .and_then(|said| match said {
                 HookAnswer::Answer(said) => {
@@ -228,8 +244,8 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
             }
             Err(failure) => (on_failure(plugin, stage), Vec::new(), None, Some(failure)),
         };
-        let decision = scope.decide(plugin, stage, read, started, verdict.clone(), actions, why, failure);
-        policy.services.journal.decision(&decision);
+        let mut decision = scope.decide(plugin, stage, started, verdict.clone(), actions, why, failure);
+        scope.journal(&mut decision);
         // Behind an `accept` only those with `always` are asked: whatever else one of them decides takes its place.
         if verdict != Verdict::Pass && verdict != outcome.verdict {
             outcome.by = Some(plugin.name.clone());
@@ -256,11 +272,16 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
 
 /// Asks the policies about a login.
 pub async fn ask_auth(policy: &Policy, scope: &mut Scope, login: Arc<Login>) -> AuthOutcome {
+    scope.login = Some(login);
+    let outcome = ask_each_about_login(policy, scope).await;
+    scope.login = None;
+    outcome
+}
+
+async fn ask_each_about_login(policy: &Policy, scope: &mut Scope) -> AuthOutcome {
     for plugin in policy.at(Stage::Auth) {
         let started = Started::now();
-        let call = scope.call(policy, plugin, Stage::Auth, started.at, Some(login.clone()));
-        let (result, call) = plugin.call(call, HookCall::Auth).await;
-        let read = scope.take_back(call);
+        let result = scope.call(plugin, Stage::Auth, started, HookCall::Auth).await;
         let said = result.and_then(|said| match said {
             HookAnswer::Auth(verdict) => auth_outcome(plugin, verdict).map_err(Failure::Answer),
             _ => Err(Failure::Answer("it is of another hook".into())),
@@ -282,8 +303,8 @@ pub async fn ask_auth(policy: &Policy, scope: &mut Scope, login: Arc<Login>) -> 
             AuthOutcome::Failure(_) => (Verdict::Reject(Reply::auth_failed()), Vec::new()),
             AuthOutcome::Defer(reply) => (Verdict::Defer(reply.clone()), Vec::new()),
         };
-        let decision = scope.decide(plugin, Stage::Auth, read, started, verdict, actions, None, failure);
-        policy.services.journal.decision(&decision);
+        let mut decision = scope.decide(plugin, Stage::Auth, started, verdict, actions, None, failure);
+        scope.journal(&mut decision);
         if !matches!(outcome, AuthOutcome::Pass) {
             return outcome;
         }
@@ -327,20 +348,9 @@ pub async fn tell(policy: &Policy, scope: &mut Scope, event: Event<'_>) {
             _ => HookCall::Disconnect,
         };
         let started = Started::now();
-        let call = scope.call(policy, plugin, stage, started.at, None);
-        let (result, call) = plugin.call(call, hook).await;
-        let read = scope.take_back(call);
-        let decision = scope.decide(
-            plugin,
-            stage,
-            read,
-            started,
-            Verdict::Pass,
-            Vec::new(),
-            None,
-            result.err(),
-        );
-        policy.services.journal.decision(&decision);
+        let result = scope.call(plugin, stage, started, hook).await;
+        let mut decision = scope.decide(plugin, stage, started, Verdict::Pass, Vec::new(), None, result.err());
+        scope.journal(&mut decision);
     }
 }
 
@@ -368,9 +378,8 @@ pub async fn tell_delivery(
     let mut delay = None;
     for plugin in policy.at(Stage::Delivery) {
         let started = Started::now();
-        let call = scope.call(policy, plugin, Stage::Delivery, started.at, None);
-        let (said, call) = plugin.call(call, HookCall::Delivery(&queued, &result)).await;
-        let read = scope.take_back(call);
+        let hook = HookCall::Delivery(&queued, &result);
+        let said = scope.call(plugin, Stage::Delivery, started, hook).await;
         let (actions, failure) = match said {
             Ok(HookAnswer::Delay(Some(seconds))) => {
                 let seconds = seconds.min(7 * 24 * 3600);
@@ -380,17 +389,8 @@ pub async fn tell_delivery(
             Ok(_) => (Vec::new(), None),
             Err(failure) => (Vec::new(), Some(failure)),
         };
-        let decision = scope.decide(
-            plugin,
-            Stage::Delivery,
-            read,
-            started,
-            Verdict::Pass,
-            actions,
-            None,
-            failure,
-        );
-        policy.services.journal.decision(&decision);
+        let mut decision = scope.decide(plugin, Stage::Delivery, started, Verdict::Pass, actions, None, failure);
+        scope.journal(&mut decision);
     }
     delay
 }
@@ -540,53 +540,6 @@ impl Queued<'_> {
 }
 
 impl Scope {
-    fn call(&self, policy: &Policy, plugin: &Plugin, stage: Stage, now: SystemTime, login: Option<Arc<Login>>) -> Call {
-        Call {
-            plugin: plugin.name.clone(),
-            stage,
-            session: self.session.clone(),
-            transaction: self.transaction.clone(),
-            content: self.content.clone(),
-            login,
-            past: self.past.clone(),
-            services: policy.services.clone(),
-            endpoints: plugin.endpoints.clone(),
-            now,
-            read: Vec::new(),
-            session_notes: None,
-            transaction_notes: None,
-            reverse_name: None,
-            log_lines: 0,
-            checks: self.checks.clone(),
-        }
-    }
-
-    /// Takes what a call wrote and looked up, and gives what it read.
-    fn take_back(&mut self, call: Call) -> Vec<Read> {
-        let Call {
-            read,
-            session_notes,
-            transaction_notes,
-            reverse_name,
-            checks,
-            ..
-        } = call;
-        self.checks = checks;
-        if session_notes.is_some() || reverse_name.is_some() {
-            let session = Arc::make_mut(&mut self.session);
-            if let Some(notes) = session_notes {
-                session.notes = notes;
-            }
-            if let Some(name) = reverse_name {
-                session.reverse_name = Some(name);
-            }
-        }
-        if let (Some(notes), Some(transaction)) = (transaction_notes, &mut self.transaction) {
-            Arc::make_mut(transaction).notes = notes;
-        }
-        read
-    }
-
     /// Carries out the actions of one answer, or none of them: the error names the one that cannot be.
     fn apply(&mut self, actions: Vec<wit::Action>, asked: &mut Asked<'_>, effects: &mut Effects) -> Result<(), String> {
         if actions.is_empty() {
@@ -703,13 +656,18 @@ impl Scope {
         Ok(())
     }
 
+    /// Hands a record to the journal. What holds the reads is used again.
+    fn journal(&mut self, decision: &mut Decision) {
+        self.services.journal.decision(decision);
+        self.read = std::mem::take(&mut decision.read);
+    }
+
     /// The record of a call; also what later hooks, and the plugin's circuit breaker, learn of it.
     #[expect(clippy::too_many_arguments, reason = "each is one field of the record")]
     fn decide(
         &mut self,
         plugin: &Plugin,
         stage: Stage,
-        read: Vec<Read>,
         started: Started,
         verdict: Verdict,
         actions: Vec<String>,
@@ -723,7 +681,7 @@ impl Scope {
             stage,
             plugin: plugin.name.clone(),
             version: plugin.version,
-            read,
+            read: std::mem::take(&mut self.read),
             verdict,
             actions,
             why,
@@ -732,7 +690,7 @@ impl Scope {
             took: started.clock.elapsed(),
         };
         if decision.verdict != Verdict::Pass || !decision.reason().is_empty() {
-            let past = Arc::make_mut(&mut self.past);
+            let past = &mut self.past;
             if past.len() == PAST_MAX {
                 past.remove(0);
             }

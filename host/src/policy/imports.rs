@@ -22,7 +22,7 @@ use super::services::state::{Bucket, Namespace, State, StateError, Taken};
 use crate::auth::{Login, Users};
 use crate::config::{self, Grant};
 use crate::dns::Dns;
-use crate::message::{AuthOffer, Envelope, Notes, SessionFacts, since_epoch};
+use crate::message::{AuthOffer, Envelope, Id, Notes, SessionFacts, since_epoch};
 
 /// Bytes of one log line of a guest.
 const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
@@ -70,28 +70,31 @@ pub struct PastAnswer {
     pub reason: Arc<str>,
 }
 
-/// One hook call: what the guest may see, and what it read and wrote. It lives in the instance's store while the guest runs.
+/// What the hooks of one session may see and write. It travels: for the time of a hook call it lives in the instance's store, and nothing of
+/// it is copied for that.
 pub struct Call {
-    pub plugin: Arc<str>,
     pub stage: Stage,
     pub session: Arc<SessionFacts>,
+    /// There from MAIL to the end of the transaction.
     pub transaction: Option<Arc<Transaction>>,
+    /// There in on-message.
     pub content: Option<Arc<Content>>,
+    /// There from on-message on.
+    pub message: Option<Id>,
+    /// There in on-auth.
     pub login: Option<Arc<Login>>,
-    pub past: Arc<Vec<PastAnswer>>,
     pub services: Arc<Services>,
-    pub endpoints: Arc<Endpoints>,
+    /// What earlier hooks said.
+    pub past: Vec<PastAnswer>,
+    /// The one clock reading of this call.
     pub now: SystemTime,
-    /// What the guest asked and was told.
+    /// What the guest asked in this call, and was told.
     pub read: Vec<Read>,
-    /// Notes written in this call, in order; the chain applies them after it.
-    pub session_notes: Option<Notes>,
-    pub transaction_notes: Option<Notes>,
-    /// The reverse name, if this call looked it up.
-    pub reverse_name: Option<Option<Arc<str>>>,
-    pub log_lines: u32,
+    log_lines: u32,
     /// Checks of who sent the message, computed in this transaction.
     pub checks: Checks,
+    /// The peer's address as guests are told it.
+    peer: Option<Arc<str>>,
 }
 
 /// Results of the host's own checks, kept for later policies of the transaction.
@@ -108,17 +111,19 @@ pub struct Guest {
     pub ticks_left: u64,
     pub cpu_used_up: bool,
     pub host_calls_used_up: bool,
-    pub call: Option<Call>,
+    pub call: Option<Box<Call>>,
     host_call_bytes_max: u64,
     host_call_bytes: u64,
     log_lines_max: u32,
+    plugin: Arc<str>,
+    endpoints: Arc<Endpoints>,
     grants: BTreeSet<Grant>,
     connections: ResourceTable,
     namespace: Option<Namespace>,
 }
 
 impl Guest {
-    pub fn new(settings: &config::Plugin) -> Guest {
+    pub fn new(settings: &config::Plugin, plugin: Arc<str>, endpoints: Arc<Endpoints>) -> Guest {
         let mut connections = ResourceTable::new();
         connections.set_max_capacity(CONNECTIONS_MAX);
         Guest {
@@ -131,6 +136,8 @@ impl Guest {
             host_call_bytes_max: settings.budget.host_call_bytes,
             host_call_bytes: 0,
             log_lines_max: settings.budget.log_lines,
+            plugin,
+            endpoints,
             grants: settings.grants.clone(),
             connections,
             namespace: None,
@@ -138,7 +145,7 @@ impl Guest {
     }
 
     /// Puts a call into the store.
-    pub fn begin(&mut self, call: Call) {
+    pub fn begin(&mut self, call: Box<Call>) {
         self.call = Some(call);
         self.host_call_bytes = 0;
         self.limiter.refused = false;
@@ -146,9 +153,15 @@ impl Guest {
 
     /// The call in progress; a guest that asks for something outside of a hook (in `configure`, in a start function) traps.
     fn call(&mut self) -> wasmtime::Result<&mut Call> {
-        self.call
-            .as_mut()
-            .ok_or_else(|| wasmtime::format_err!("there is no session outside of a hook"))
+        Ok(self.call_of()?.0)
+    }
+
+    /// The same, and the name of the plugin that asks.
+    fn call_of(&mut self) -> wasmtime::Result<(&mut Call, &Arc<str>)> {
+        match &mut self.call {
+            Some(call) => Ok((call, &self.plugin)),
+            None => Err(wasmtime::format_err!("there is no session outside of a hook")),
+        }
     }
 
     /// Counts bytes that cross; traps beyond `host_call_bytes`.
@@ -191,6 +204,32 @@ impl Guest {
 }
 
 impl Call {
+    pub fn new(session: Arc<SessionFacts>, services: Arc<Services>) -> Call {
+        Call {
+            stage: Stage::Connect,
+            now: session.started,
+            session,
+            transaction: None,
+            content: None,
+            message: None,
+            login: None,
+            services,
+            past: Vec::new(),
+            read: Vec::new(),
+            log_lines: 0,
+            checks: Checks::default(),
+            peer: None,
+        }
+    }
+
+    /// Makes it ready for the next hook call.
+    pub fn begin(&mut self, stage: Stage, now: SystemTime) {
+        self.stage = stage;
+        self.now = now;
+        self.read.clear();
+        self.log_lines = 0;
+    }
+
     fn saw(&mut self, what: &'static str, told: Told) {
         self.saw_about(what, None, told);
     }
@@ -237,11 +276,14 @@ impl wit::types::HostSession for Guest {
 
     fn peer(&mut self, _: Resource<Session>) -> wasmtime::Result<wit::types::Peer> {
         let call = self.call()?;
-        let session = call.session.clone();
-        let address = session.peer.ip().to_canonical().to_string();
-        call.saw("session.peer", Told::Text(address.as_str().into()));
+        let address = call
+            .peer
+            .get_or_insert_with(|| call.session.peer.ip().to_canonical().to_string().into())
+            .clone();
+        call.saw("session.peer", text(&address));
+        let session = &call.session;
         Ok(wit::types::Peer {
-            address,
+            address: address.as_ref().to_owned(),
             port: session.peer.port(),
             trusted: session.trusted,
             proxied: session.proxy.is_some(),
@@ -250,13 +292,12 @@ impl wit::types::HostSession for Guest {
 
     async fn reverse_name(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<String>> {
         let call = self.call()?;
-        let known = call.reverse_name.clone().or_else(|| call.session.reverse_name.clone());
-        let name = match known {
+        let name = match call.session.reverse_name.clone() {
             Some(name) => name,
             None => {
                 let (dns, peer) = (call.services.dns.clone(), call.session.peer.ip());
                 let found = dns.confirmed_name(peer).await.ok().flatten().map(Arc::from);
-                self.call()?.reverse_name = Some(found.clone());
+                Arc::make_mut(&mut self.call()?.session).reverse_name = Some(found.clone());
                 found
             }
         };
@@ -336,17 +377,14 @@ impl wit::types::HostSession for Guest {
 
     fn earlier_answers(&mut self, _: Resource<Session>) -> wasmtime::Result<Vec<wit::types::PastAnswer>> {
         let call = self.call()?;
-        let past = call.past.clone();
-        call.saw("session.earlier-answers", Told::Amount(past.len()));
-        Ok(past
-            .iter()
-            .map(|past| wit::types::PastAnswer {
-                plugin: past.plugin.to_string(),
-                stage: past.stage.name().to_owned(),
-                verdict: past.verdict.to_owned(),
-                reason: past.reason.to_string(),
-            })
-            .collect())
+        call.saw("session.earlier-answers", Told::Amount(call.past.len()));
+        let told = |past: &PastAnswer| wit::types::PastAnswer {
+            plugin: past.plugin.to_string(),
+            stage: past.stage.name().to_owned(),
+            verdict: past.verdict.to_owned(),
+            reason: past.reason.to_string(),
+        };
+        Ok(call.past.iter().map(told).collect())
     }
 
     fn drop(&mut self, _: Resource<Session>) -> wasmtime::Result<()> {
@@ -452,11 +490,11 @@ impl wit::log::Host for Guest {
         match call.log_lines {
             lines if lines <= most => {
                 let line = super::answer::cut(&message, LOG_LINE_BYTES_MAX);
-                journal.plugin_log(call.session.id, &call.plugin, call.stage, level, line);
+                journal.plugin_log(call.session.id, &self.plugin, call.stage, level, line);
             }
             lines if lines == most + 1 => {
                 let note = "further lines of this call are dropped (log_lines)";
-                journal.plugin_log(call.session.id, &call.plugin, call.stage, tracing::Level::WARN, note);
+                journal.plugin_log(call.session.id, &self.plugin, call.stage, tracing::Level::WARN, note);
             }
             _ => {}
         }
@@ -483,31 +521,24 @@ impl wit::random::Host for Guest {
 
 impl wit::metrics::Host for Guest {
     fn count(&mut self, name: String, by: u64) -> wasmtime::Result<()> {
-        let call = self.call()?;
-        call.services.counters.count(&call.plugin, &name, by);
+        let (call, plugin) = self.call_of()?;
+        call.services.counters.count(plugin, &name, by);
         Ok(())
     }
 }
 
 impl wit::notes::Host for Guest {
     fn get(&mut self, scope: wit::notes::Scope, plugin: String, key: String) -> wasmtime::Result<Option<Vec<u8>>> {
-        let call = self.call()?;
+        let (call, own) = self.call_of()?;
         let (what, notes) = match scope {
-            wit::notes::Scope::Session => (
-                "notes.session",
-                call.session_notes.as_ref().or(Some(&call.session.notes)),
+            wit::notes::Scope::Session => ("notes.session", Some(&call.session.notes)),
+            wit::notes::Scope::Transaction => (
+                "notes.transaction",
+                call.transaction.as_ref().map(|transaction| &transaction.notes),
             ),
-            wit::notes::Scope::Transaction => {
-                let before = call.transaction.as_ref().map(|transaction| &transaction.notes);
-                ("notes.transaction", call.transaction_notes.as_ref().or(before))
-            }
         };
         // A plugin does not know what the configuration calls it: an empty name is its own.
-        let owner = if plugin.is_empty() {
-            &*call.plugin
-        } else {
-            plugin.as_str()
-        };
+        let owner = if plugin.is_empty() { own } else { plugin.as_str() };
         let value = notes.and_then(|notes| notes.get(owner, &key)).map(<[u8]>::to_vec);
         let told = value.as_ref().map_or(Told::Nothing, |value| Told::Amount(value.len()));
         call.saw_about(what, Some(&key), told);
@@ -515,17 +546,15 @@ impl wit::notes::Host for Guest {
     }
 
     fn set(&mut self, scope: wit::notes::Scope, key: String, value: Option<Vec<u8>>) -> wasmtime::Result<bool> {
-        let call = self.call()?;
+        let (call, own) = self.call_of()?;
         let notes = match scope {
-            wit::notes::Scope::Session => call.session_notes.get_or_insert_with(|| call.session.notes.clone()),
-            wit::notes::Scope::Transaction => {
-                let Some(transaction) = &call.transaction else {
-                    return Ok(false);
-                };
-                call.transaction_notes.get_or_insert_with(|| transaction.notes.clone())
-            }
+            wit::notes::Scope::Session => &mut Arc::make_mut(&mut call.session).notes,
+            wit::notes::Scope::Transaction => match &mut call.transaction {
+                Some(transaction) => &mut Arc::make_mut(transaction).notes,
+                None => return Ok(false),
+            },
         };
-        Ok(notes.set(&call.plugin, &key, value))
+        Ok(notes.set(own, &key, value))
     }
 }
 
@@ -538,7 +567,7 @@ impl Guest {
         };
         Ok(self
             .namespace
-            .get_or_insert_with(|| call.services.state.namespace(&call.plugin)))
+            .get_or_insert_with(|| call.services.state.namespace(&self.plugin)))
     }
 
     fn now_ms(&mut self) -> wasmtime::Result<u64> {
@@ -833,7 +862,7 @@ impl wit::endpoint::Host for Guest {
         name: String,
     ) -> wasmtime::Result<Result<Resource<Connection>, wit::endpoint::EndpointError>> {
         self.need(Grant::Endpoint)?;
-        let endpoints = self.call()?.endpoints.clone();
+        let endpoints = self.endpoints.clone();
         let connected = endpoints.connect(&name).await;
         self.call()?
             .saw_about("endpoint.connect", Some(&name), Told::Flag(connected.is_ok()));
@@ -850,7 +879,7 @@ impl wit::endpoint::Host for Guest {
     ) -> wasmtime::Result<Result<wit::endpoint::Response, wit::endpoint::EndpointError>> {
         self.need(Grant::Endpoint)?;
         self.charge(request.body.len())?;
-        let endpoints = self.call()?.endpoints.clone();
+        let endpoints = self.endpoints.clone();
         let request = endpoint::Request {
             method: request.method,
             path: request.path,

@@ -19,6 +19,7 @@ use super::bindings::gatepost::policy::{queue, types as wit};
 use super::decision::Failure;
 use super::engine::{Engine, TICK};
 use super::imports::{Call, Guest};
+use super::services::endpoint::Endpoints;
 use crate::config;
 
 /// Bytes of a guest's backtrace that are kept.
@@ -135,10 +136,16 @@ pub struct Pool {
     pre: InstancePre<Guest>,
     exports: Exports,
     settings: Arc<config::Plugin>,
+    plugin: Arc<str>,
+    endpoints: Arc<Endpoints>,
     /// `[plugin.config]` as the guest gets it.
     config: String,
     permits: Arc<Semaphore>,
-    idle: Mutex<Vec<Instance>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "an instance is hundreds of bytes, and each call would move it twice"
+    )]
+    idle: Mutex<Vec<Box<Instance>>>,
     started: AtomicU64,
 }
 
@@ -152,6 +159,8 @@ struct Instance {
 impl Pool {
     pub fn new(engine: Engine, pre: InstancePre<Guest>, exports: Exports, settings: Arc<config::Plugin>) -> Pool {
         Pool {
+            plugin: settings.name.as_str().into(),
+            endpoints: Arc::new(Endpoints::new(&settings.endpoints)),
             engine,
             pre,
             exports,
@@ -182,8 +191,14 @@ impl Pool {
     }
 
     /// Calls one hook. The call comes back with what it read and wrote, whatever happened.
-    pub async fn call(&self, call: Call, hook: HookCall<'_>) -> (Result<HookAnswer, Failure>, Call) {
-        let deadline = Instant::now() + self.settings.budget.wall;
+    /// The wall time runs from `began`.
+    pub async fn call(
+        &self,
+        call: Box<Call>,
+        began: std::time::Instant,
+        hook: HookCall<'_>,
+    ) -> (Result<HookAnswer, Failure>, Box<Call>) {
+        let deadline = Instant::from_std(began) + self.settings.budget.wall;
         let _permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(_) => match timeout_at(deadline, self.permits.acquire()).await {
@@ -223,7 +238,7 @@ impl Pool {
         }
     }
 
-    fn give_back(&self, instance: Instance) {
+    fn give_back(&self, instance: Box<Instance>) {
         if self.settings.instances == config::Instances::Fresh || instance.uses >= self.settings.max_uses {
             return;
         }
@@ -234,14 +249,17 @@ impl Pool {
     }
 
     /// A new instance, configured.
-    async fn start(&self, deadline: Instant) -> Result<Instance, Failure> {
+    async fn start(&self, deadline: Instant) -> Result<Box<Instance>, Failure> {
         let live = match timeout_at(deadline, self.engine.live.clone().acquire_owned()).await {
             Ok(Ok(permit)) => permit,
             _ => return Err(Failure::Busy),
         };
         self.started.fetch_add(1, Ordering::Relaxed);
         let budget = self.settings.budget;
-        let mut store = Store::new(self.engine.wasm(), Guest::new(&self.settings));
+        let mut store = Store::new(
+            self.engine.wasm(),
+            Guest::new(&self.settings, self.plugin.clone(), self.endpoints.clone()),
+        );
         store.limiter(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(HOST_CALL_FUEL.min(budget.host_call_bytes as usize));
         store.set_max_component_handles(HANDLES_MAX);
@@ -268,12 +286,12 @@ impl Pool {
         })
         .await;
         match started {
-            Ok(Ok((hooks, Ok(())))) => Ok(Instance {
+            Ok(Ok((hooks, Ok(())))) => Ok(Box::new(Instance {
                 store,
                 hooks,
                 uses: 0,
                 _live: live,
-            }),
+            })),
             Ok(Ok((_, Err(text)))) => Err(Failure::Start(format!(
                 "it refuses its configuration: {}",
                 cut(&text, TRAP_BYTES_MAX)

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::types::ComponentItem;
@@ -18,7 +18,6 @@ use super::decision::{Digest, Failure, Stage};
 use super::engine::{Engine, MEMORY_BYTES_MAX};
 use super::imports::{Call, Guest};
 use super::instance::{Exports, HookAnswer, HookCall, Pool};
-use super::services::endpoint::Endpoints;
 use crate::config::{self, Grant};
 use crate::message::since_epoch;
 
@@ -49,7 +48,6 @@ pub struct Plugin {
     pub version: Digest,
     /// Of the file alone.
     pub file_digest: Digest,
-    pub endpoints: Arc<Endpoints>,
     stages: u16,
     pool: Pool,
     breaker: Breaker,
@@ -115,7 +113,6 @@ impl Plugin {
             name: settings.name.as_str().into(),
             version,
             file_digest,
-            endpoints: Arc::new(Endpoints::new(&settings.endpoints)),
             stages,
             pool: Pool::new(engine.clone(), pre, exports, settings.clone()),
             breaker: Breaker::default(),
@@ -163,13 +160,18 @@ impl Plugin {
     }
 
     /// Calls one of its hooks. The caller checks the answer, and then says how it went: [`Plugin::settle`].
-    pub async fn call(&self, call: Call, hook: HookCall<'_>) -> (Result<HookAnswer, Failure>, Call) {
+    pub async fn call(
+        &self,
+        call: Box<Call>,
+        began: Instant,
+        hook: HookCall<'_>,
+    ) -> (Result<HookAnswer, Failure>, Box<Call>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let now_ms = since_epoch(call.now).as_millis() as u64;
         if self.breaker.is_open(now_ms) {
             return (Err(Failure::BreakerOpen), call);
         }
-        self.pool.call(call, hook).await
+        self.pool.call(call, began, hook).await
     }
 
     /// Notes how a call ended, whoever saw the failure: the pool, or the check of the answer. Once for each call.
