@@ -301,3 +301,52 @@ fn a_worker_that_dies_is_replaced_by_one_with_the_policy_in_force() {
     wait_for(&relay, &version(2));
     assert!(listed(&relay)["refused"].is_null());
 }
+
+#[test]
+fn a_policy_that_would_open_the_relay_never_goes_live() {
+    let sink = Sink::start();
+    let setup = Setup::new().next_hop(&sink.next_hop());
+    let file = setup.dir.path().join("versioned.wasm");
+    std::fs::write(&file, version(0)).expect("the plugin");
+    let relay = setup.plugin("versioned", &file, "\"relay\", \"dns\"", "").start();
+    let still_closed = || {
+        assert_eq!(session(&relay, &AtomicU64::new(0)), 0);
+        assert_eq!(listed(&relay)["digest"], *digest(&version(0)));
+        let mut client = relay.connect("mx");
+        client.ehlo();
+        client.says("MAIL FROM:<me@elsewhere.test>", "250");
+        client.says(
+            "RCPT TO:<u@remote.test>",
+            "550 5.7.1 <u@remote.test>: Relay access denied (",
+        );
+    };
+    let opens = "it would open the relay: a stranger (192.0.2.25, not authenticated, in no trusted network) may send";
+
+    let error = relay.fails(&["plugin", "load", "versioned", &guest("generous").display().to_string()]);
+    assert!(error.contains("versioned") && error.contains(opens), "{error}");
+    relay.logged(&["\"warn\"", "relay probe admitted", "versioned", "u@relay-probe.invalid"]);
+    assert_eq!(std::fs::read(&file).expect("the plugin"), version(0));
+    still_closed();
+
+    // By a replaced file.
+    let generous = std::fs::read(guest("generous")).expect("the guest");
+    replace(&file, &generous);
+    relay.logged(&["\"error\"", opens, "the old version stays"]);
+    still_closed();
+
+    // By the configuration: of what is trusted, and of a plugin that was harmless.
+    replace(&file, &version(0));
+    until("the file is good again", || listed(&relay)["refused"].is_null());
+    let text = std::fs::read_to_string(&relay.config).expect("the configuration");
+    let second = format!(
+        "\n[[plugin]]\nname = \"second\"\nfile = \"{}\"\ngrants = [\"relay\", \"dns\"]\n[plugin.config]\nwhen = \"bounce\"\n",
+        guest("generous").display()
+    );
+    std::fs::write(&relay.config, text + &second).expect("the configuration");
+    let error = relay.admin("{\"command\":\"reload\"}");
+    assert!(
+        error.contains("plugin \\\"second\\\"") && error.contains("may send from <> to"),
+        "{error}"
+    );
+    still_closed();
+}

@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::policy::services::authentication::Authenticator;
 use crate::policy::services::counters::Counters;
 use crate::policy::services::state::State;
-use crate::policy::{Engine, Policies, Services};
+use crate::policy::{Engine, Files, Policies, Services};
 use crate::relay::{Relay, Settings};
 use crate::spool::{Spool, SpoolOptions};
 use crate::supervisor::{self, Source};
@@ -104,6 +104,24 @@ pub fn worker() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Loads and probes the policy of a configuration, as a start would, and forgets it: what is wrong with it.
+pub fn try_policy(config: &Config, users: Users, files: &Files) -> anyhow::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let backing = Backing {
+            state: State::in_memory(),
+            dns: Dns::scratch(false),
+            counters: Arc::default(),
+            journal: Arc::new(LogJournal::new(Arc::new(Metrics::new()))),
+        };
+        let services = backing.services(config, Arc::new(users));
+        let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
+        let errors = Policies::start(engine, config, files, services).await.err();
+        let texts = errors.iter().flatten().map(ToString::to_string);
+        Ok(texts.collect())
+    })
 }
 
 /// What stands behind the plugins' imports and outlasts reloads.
@@ -208,7 +226,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     if !engine.is_pooled() {
         tracing::warn!("too little address space for a pool of instances: hook calls will cost more");
     }
-    let policies = Policies::load(engine, &config.plugins, plugin_files.good(), services)
+    let policies = Policies::start(engine, &config, plugin_files.good(), services)
         .await
         .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
     let delivery_config = delivery_config(&config, &metrics, &bundle.secrets)?;

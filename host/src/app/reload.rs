@@ -80,7 +80,7 @@ impl App {
         let policies = &self.relay.policies;
         let services = policies.current().services.clone();
         let policy = policies
-            .replace(&config.plugins, &files, services)
+            .replace(&config, &files, services)
             .await
             .map_err(|errors| join(&errors))?;
         self.plugin_files.lock().accept_one(plugin, component);
@@ -152,7 +152,7 @@ impl App {
         services: Arc<Services>,
     ) -> anyhow::Result<(Arc<Policy>, Vec<Kept>)> {
         let policies = &self.relay.policies;
-        let errors = match policies.replace(&config.plugins, &wanted, services.clone()).await {
+        let errors = match policies.replace(config, &wanted, services.clone()).await {
             Ok(policy) => {
                 self.plugin_files.lock().accept(wanted, &[]);
                 return Ok((policy, Vec::new()));
@@ -176,7 +176,7 @@ impl App {
             }
         }
         let policy = policies
-            .replace(&config.plugins, &files, services)
+            .replace(config, &files, services)
             .await
             .map_err(|errors| anyhow::anyhow!("{}", join(&errors)))?;
         for error in &errors {

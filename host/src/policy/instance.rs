@@ -163,6 +163,12 @@ impl Pool {
         }
     }
 
+    /// The same without any instance.
+    pub fn empty(&self) -> Pool {
+        let (pre, exports) = (self.pre.clone(), self.exports.clone());
+        Pool::new(self.engine.clone(), pre, exports, self.settings.clone())
+    }
+
     /// Instances made since the plugin was loaded.
     pub fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)

@@ -132,6 +132,23 @@ impl Plugin {
         Ok(plugin)
     }
 
+    /// The same version for probes, with instances, counts and a breaker of its own, and endpoints that answer with nothing or fail.
+    pub fn scratch(&self, endpoints_answer: bool) -> Plugin {
+        Plugin {
+            name: self.name.clone(),
+            settings: self.settings.clone(),
+            version: self.version,
+            file_digest: self.file_digest,
+            endpoints: Arc::new(Endpoints::scratch(&self.settings.endpoints, endpoints_answer)),
+            stages: self.stages,
+            pool: self.pool.empty(),
+            breaker: Breaker::default(),
+            calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            withdrawn: AtomicBool::new(false),
+        }
+    }
+
     pub fn has(&self, stage: Stage) -> bool {
         self.stages & 1 << stage as u16 != 0
     }
