@@ -245,6 +245,68 @@ fn what_cannot_be_loaded_stops_the_start_and_says_what_to_do() {
 }
 
 #[test]
+fn a_policy_that_would_open_the_relay_does_not_start() {
+    let admin = free_address();
+    let setup = |when: &str| {
+        let config = match when {
+            "always" => String::new(),
+            when => format!("[plugin.config]\nwhen = \"{when}\""),
+        };
+        Setup::new()
+            .top(&format!("[admin]\naddress = \"{admin}\""))
+            .listener("mx", "tls = \"starttls\"")
+            .plugin("editor", &guest("editor"), EDITS, "")
+            .plugin("generous", &guest("generous"), "\"relay\", \"dns\"", &config)
+    };
+    for (when, probe) in [
+        ("always", "from <someone@ours.test> to <u@relay-probe.invalid>"),
+        ("bounce", "from <> to <u@relay-probe.invalid>"),
+        ("own-sender", "from <someone@ours.test> to"),
+        ("tls", "on listener mx with TLS"),
+        (
+            "ipv6",
+            "a stranger (2001:db8::25, not authenticated, in no trusted network)",
+        ),
+        ("source-routed", "to <u%relay-probe.invalid@ours.test>"),
+        ("dns", "a stranger (192.0.2.25,"),
+        ("no-dns", "a stranger (192.0.2.25,"),
+    ] {
+        let log = setup(when).refused();
+        let named = ["it would open the relay", "generous.wasm", probe, "take the grant"];
+        assert!(
+            log.lines().any(|line| named.iter().all(|text| line.contains(text))),
+            "{when}: {log}"
+        );
+        assert!(log.contains("relay probe admitted"), "{log}");
+    }
+    // `check` finds it before anything is started.
+    let bad = setup("always");
+    let config = bad.write();
+    let check = std::process::Command::new(support::GATEPOST)
+        .args(["check", "--config"])
+        .arg(&config)
+        .output()
+        .expect("gatepost check");
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert_eq!(check.status.code(), Some(1), "{said}");
+    assert!(
+        said.contains("it would open the relay") && said.contains("generous"),
+        "{said}"
+    );
+
+    // One that may and does not is started, and nothing of the probes is left.
+    let relay = setup("never").start();
+    let list: Vec<serde_json::Value> =
+        serde_json::from_str(&relay.command(&["plugin", "list", "--json"])).expect("a list");
+    assert!(list.iter().all(|plugin| plugin["calls"] == 0), "{list:?}");
+    let page = relay.page(admin, "/metrics");
+    assert!(!page.contains("gatepost_hook_"), "{page}");
+    let log = relay.log();
+    assert!(!log.contains("relay-probe") && !log.contains("decision"), "{log}");
+    assert!(relay.command(&["check"]).contains("generous"));
+}
+
+#[test]
 fn later_plugins_see_what_earlier_ones_changed() {
     let sink = Sink::start();
     let relay = Setup::new()
@@ -337,7 +399,12 @@ fn the_gate_has_the_last_word_on_what_plugins_make_of_recipients() {
     // What a policy allows is the recipient that it saw, and no other.
     let generous = |setup: Setup| {
         let allow = "[plugin.config]\nallow = true";
-        setup.plugin("generous", &guest("editor"), "\"relay\", \"read-message\"", allow)
+        setup.top("trusted_networks = [\"127.0.0.0/8\"]").plugin(
+            "generous",
+            &guest("editor"),
+            "\"relay\", \"read-message\"",
+            allow,
+        )
     };
     let relay = start(generous(Setup::new()));
     rcpt(&mut at_rcpt(&relay), "u@remote.test", "250 2.1.5");

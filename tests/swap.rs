@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::{Signal, kill};
 use sha2::{Digest as _, Sha256};
 use support::client::Client;
 use support::sink::Sink;
@@ -185,6 +186,11 @@ fn a_broken_file_is_refused_and_the_old_version_stays() {
     );
     let list = relay.command(&["plugin", "list"]);
     assert!(list.contains("was refused") && list.contains(&digest(&good)), "{list}");
+    // What else is refused has nothing to do with the file.
+    let upload = file.with_extension("new");
+    std::fs::write(&upload, b"nonsense").expect("a file");
+    relay.fails(&["plugin", "load", "versioned", &upload.display().to_string()]);
+    assert_eq!(listed(&relay)["refused"], status["refused"]);
 
     // A good one heals it.
     let better = version(1);
@@ -226,6 +232,10 @@ fn load_and_rollback_outlast_a_restart() {
     );
     assert_eq!(std::fs::read(&file).expect("the plugin"), new);
     assert_eq!(listed(&relay)["digest"], *digest(&new));
+    // The file is good, and so is what it says of it.
+    assert!(listed(&relay)["refused"].is_null());
+    let list = relay.command(&["plugin", "list"]);
+    assert!(!list.contains("refused"), "{list}");
 
     let said = relay.command(&["plugin", "rollback", "versioned"]);
     assert!(said.contains(&digest(&old)), "{said}");
@@ -243,4 +253,100 @@ fn load_and_rollback_outlast_a_restart() {
     assert!(relay.terminate().success());
     relay.restart();
     assert_eq!(session(&relay, &AtomicU64::new(0)), 0);
+}
+
+#[test]
+fn a_worker_that_dies_is_replaced_by_one_with_the_policy_in_force() {
+    let sink = Sink::start();
+    let (mut relay, file) = relay(&sink);
+    let upload = file.with_extension("new");
+    std::fs::write(&upload, version(1)).expect("a file");
+    relay.command(&["plugin", "load", "versioned", &upload.display().to_string()]);
+    // Then everything on disk goes bad, in place.
+    let good = std::fs::read_to_string(&relay.config).expect("the configuration");
+    std::fs::write(&file, b"nonsense").expect("a file");
+    relay.logged(&[
+        "\"error\"",
+        "versioned",
+        "it is no WebAssembly file",
+        "the old version stays",
+    ]);
+    std::fs::write(&relay.config, "hostnam = \"x\"\n").expect("the configuration");
+    relay.signal(Signal::SIGHUP);
+    relay.logged(&["reload failed; what was in force stays", "hostnam"]);
+
+    let worker = relay.worker();
+    kill(worker, Signal::SIGKILL).expect("the worker is there");
+    relay.logged(&[
+        "the new worker gets what was in force, from memory",
+        "hostnam",
+        "SIGHUP",
+    ]);
+    let gone = || std::fs::read_to_string(format!("/proc/{worker}/stat")).is_err();
+    until("the worker is gone", gone);
+    relay.wait_until_up();
+    assert_eq!(session(&relay, &AtomicU64::new(0)), 1);
+    let status = listed(&relay);
+    assert!(
+        status["refused"]
+            .as_str()
+            .is_some_and(|why| why.contains("is no WebAssembly file")),
+        "{status}"
+    );
+
+    // Mended, it is taken over without a restart.
+    std::fs::write(&relay.config, good).expect("the configuration");
+    replace(&file, &version(2));
+    relay.signal(Signal::SIGHUP);
+    wait_for(&relay, &version(2));
+    assert!(listed(&relay)["refused"].is_null());
+}
+
+#[test]
+fn a_policy_that_would_open_the_relay_never_goes_live() {
+    let sink = Sink::start();
+    let setup = Setup::new().next_hop(&sink.next_hop());
+    let file = setup.dir.path().join("versioned.wasm");
+    std::fs::write(&file, version(0)).expect("the plugin");
+    let relay = setup.plugin("versioned", &file, "\"relay\", \"dns\"", "").start();
+    let still_closed = || {
+        assert_eq!(session(&relay, &AtomicU64::new(0)), 0);
+        assert_eq!(listed(&relay)["digest"], *digest(&version(0)));
+        let mut client = relay.connect("mx");
+        client.ehlo();
+        client.says("MAIL FROM:<me@elsewhere.test>", "250");
+        client.says(
+            "RCPT TO:<u@remote.test>",
+            "550 5.7.1 <u@remote.test>: Relay access denied (",
+        );
+    };
+    let opens = "it would open the relay: a stranger (192.0.2.25, not authenticated, in no trusted network) may send";
+
+    let error = relay.fails(&["plugin", "load", "versioned", &guest("generous").display().to_string()]);
+    assert!(error.contains("versioned") && error.contains(opens), "{error}");
+    relay.logged(&["\"warn\"", "relay probe admitted", "versioned", "u@relay-probe.invalid"]);
+    assert_eq!(std::fs::read(&file).expect("the plugin"), version(0));
+    still_closed();
+
+    // By a replaced file.
+    let generous = std::fs::read(guest("generous")).expect("the guest");
+    replace(&file, &generous);
+    relay.logged(&["\"error\"", opens, "the old version stays"]);
+    still_closed();
+
+    // By the configuration: of what is trusted, and of a plugin that was harmless.
+    replace(&file, &version(0));
+    until("the file is good again", || listed(&relay)["refused"].is_null());
+    let text = std::fs::read_to_string(&relay.config).expect("the configuration");
+    let second = format!(
+        "\n[[plugin]]\nname = \"second\"\nfile = \"{}\"\ngrants = [\"relay\", \"dns\"]\n[plugin.config]\nwhen = \"bounce\"\n",
+        guest("generous").display()
+    );
+    std::fs::write(&relay.config, text + &second).expect("the configuration");
+    let error = relay.admin("{\"command\":\"reload\"}");
+    assert!(
+        error.contains("plugin \\\"second\\\"") && error.contains("may send from <> to"),
+        "{error}"
+    );
+    still_closed();
 }

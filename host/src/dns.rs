@@ -69,6 +69,8 @@ pub struct Listing {
 pub struct Dns {
     resolver: TokioResolver,
     permits: Arc<Semaphore>,
+    /// Nobody is asked: no name exists (true), or every look-up fails.
+    scratch: Option<bool>,
 }
 
 impl Dns {
@@ -106,7 +108,19 @@ impl Dns {
         Ok(Dns {
             resolver,
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS)),
+            scratch: None,
         })
+    }
+
+    /// One that asks nobody, for probes: it answers that no name exists, or fails. A library that takes the resolver sees it fail.
+    pub fn scratch(answer: bool) -> Dns {
+        let nobody = ResolverConfig::from_parts(None, Vec::new(), Vec::new());
+        let resolver = TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default()).build();
+        Dns {
+            resolver: resolver.expect("without servers there is nothing that could be wrong with them"),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS)),
+            scratch: Some(answer),
+        }
     }
 
     /// The resolver underneath, for a library that takes one (`mail-auth`). Its look-ups share the cache, not the
@@ -230,7 +244,11 @@ impl Dns {
         kind: RecordType,
         pick: fn(&RData) -> Option<T>,
     ) -> Result<Vec<T>, DnsError> {
-        name.set_fqdn(true);
+        match self.scratch {
+            Some(true) => return Err(DnsError::NoName),
+            Some(false) => return Err(DnsError::Temporary("this is a probe".into())),
+            None => name.set_fqdn(true),
+        }
         let _permit = self
             .permits
             .acquire()
@@ -452,6 +470,17 @@ mod tests {
         assert_eq!(ask(2).await, Ok(None));
         assert_eq!(ask(4).await, Ok(None));
         assert!(matches!(ask(3).await, Err(DnsError::Temporary(_))));
+    }
+
+    #[tokio::test]
+    async fn a_scratch_resolver_asks_nobody() {
+        assert_eq!(Dns::scratch(true).a("both.example").await, Err(DnsError::NoName));
+        let failed = Dns::scratch(false).a("both.example").await;
+        assert!(matches!(failed, Err(DnsError::Temporary(_))), "{failed:?}");
+        // mail-auth has the resolver itself: it must not find anybody, and say so at once.
+        let began = std::time::Instant::now();
+        let found = Dns::scratch(true).resolver().lookup_ip("both.example.").await;
+        assert!(found.is_err() && began.elapsed() < std::time::Duration::from_secs(1));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::Notify;
 
 use crate::auth::Users;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::limits::Connections;
 use crate::metrics::Metrics;
 use crate::policy::Policies;
@@ -56,8 +56,7 @@ impl Settings {
     }
 
     pub fn trusts(&self, client: IpAddr) -> bool {
-        let client = client.to_canonical();
-        self.trusted_networks.iter().any(|network| network.contains(&client))
+        config::trusts(&self.trusted_networks, client)
     }
 }
 

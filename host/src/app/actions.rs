@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::admin::AdminActions;
 use crate::admin::protocol::{HEADER_LIMIT, PluginStatus, QueueAction, QueueItem, Selection, Status};
 use crate::message::{Body, Id, QueueState};
-use crate::policy::{Plugin, Services};
+use crate::policy::Plugin;
 
 use super::App;
 
@@ -41,44 +41,21 @@ impl App {
         }
     }
 
-    fn services(&self) -> Arc<Services> {
-        self.relay.policies.current().services.clone()
+    /// Makes these bytes the plugin's version in force, and its file. The supervisor says when.
+    async fn put_plugin(&self, name: &str, component: &[u8]) -> Result<String, String> {
+        self.check_plugin(name)?;
+        self.link.load_plugin(name, component).await
     }
 
-    /// Makes these bytes the plugin's version in force, and its file.
-    async fn put_plugin(&self, name: &str, component: Arc<[u8]>) -> Result<String, String> {
-        let config = self.config.lock().clone();
-        if !config.plugins.iter().any(|plugin| plugin.name == name) {
-            let known: Vec<&str> = config.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-            return Err(format!(
+    /// Whether there is a plugin of this name.
+    pub(super) fn check_plugin(&self, name: &str) -> Result<(), String> {
+        let config = self.config.lock();
+        let known: Vec<&str> = config.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+        match known.contains(&name) {
+            true => Ok(()),
+            false => Err(format!(
                 "there is no plugin {name:?} in the configuration; there are: {}",
                 known.join(", ")
-            ));
-        }
-        let changing = self.changing.lock().await;
-        let mut files = self.plugin_files.lock().good().clone();
-        files.insert(name.to_owned(), component.clone());
-        let (policy, refused) = self
-            .replace_policy(&config, files, self.services())
-            .await
-            .map_err(|error| format!("{error:#}"))?;
-        drop(changing);
-        if !refused.is_empty() {
-            return Err(refused.join("\n"));
-        }
-        let digest = policy
-            .plugins()
-            .iter()
-            .find(|plugin| &*plugin.name == name)
-            .map(|plugin| plugin.file_digest);
-        let live = format!(
-            "{name} is live in version {}",
-            digest.map(|digest| digest.to_string()).unwrap_or_default()
-        );
-        match self.link.store_plugin(name, &component).await {
-            Ok(_) => Ok(live),
-            Err(error) => Err(format!(
-                "{live}, but its file could not be replaced, so a restart will undo this: {error}"
             )),
         }
     }
@@ -197,14 +174,14 @@ impl AdminActions for App {
     }
 
     async fn plugin_load(&self, name: String, component: Vec<u8>) -> Result<String, String> {
-        self.put_plugin(&name, component.into()).await
+        self.put_plugin(&name, &component).await
     }
 
     async fn plugin_rollback(&self, name: String) -> Result<String, String> {
         let previous = self.plugin_files.lock().previous(&name).cloned();
         let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
         let before = self.relay.policies.current();
-        let outcome = self.put_plugin(&name, previous).await;
+        let outcome = self.put_plugin(&name, &previous).await;
         let now = self.relay.policies.current();
         let gone = |plugin: &&Arc<Plugin>| {
             *plugin.name == *name && !now.plugins().iter().any(|kept| Arc::ptr_eq(kept, plugin))

@@ -33,7 +33,7 @@ use crate::metrics::Metrics;
 use crate::policy::services::authentication::Authenticator;
 use crate::policy::services::counters::Counters;
 use crate::policy::services::state::State;
-use crate::policy::{Engine, Policies, Services};
+use crate::policy::{Engine, Files, Policies, Services};
 use crate::relay::{Relay, Settings};
 use crate::spool::{Spool, SpoolOptions};
 use crate::supervisor::{self, Source};
@@ -106,6 +106,24 @@ pub fn worker() -> ExitCode {
     }
 }
 
+/// Loads and probes the policy of a configuration, as a start would, and forgets it: what is wrong with it.
+pub fn try_policy(config: &Config, users: Users, files: &Files) -> anyhow::Result<Vec<String>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let backing = Backing {
+            state: State::in_memory(),
+            dns: Dns::scratch(false),
+            counters: Arc::default(),
+            journal: Arc::new(LogJournal::new(Arc::new(Metrics::new()))),
+        };
+        let services = backing.services(config, Arc::new(users));
+        let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
+        let errors = Policies::start(engine, config, files, services).await.err();
+        let texts = errors.iter().flatten().map(ToString::to_string);
+        Ok(texts.collect())
+    })
+}
+
 /// What stands behind the plugins' imports and outlasts reloads.
 struct Backing {
     state: State,
@@ -136,9 +154,6 @@ struct App {
     backing: Backing,
     link: Link,
     plugin_files: parking_lot::Mutex<PluginFiles>,
-    /// One change of the policy at a time: each starts from what the one before left. Never held while the supervisor is waited for, which
-    /// may itself wait for a reload to be taken.
-    changing: tokio::sync::Mutex<()>,
     listeners: parking_lot::Mutex<Listeners>,
     config: parking_lot::Mutex<Config>,
     /// The admin listener's socket number, and who serves it.
@@ -206,12 +221,12 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         journal,
     };
     let services = backing.services(&config, users.clone());
-    let plugin_files = PluginFiles::new(&bundle.plugins);
+    let plugin_files = PluginFiles::new(&bundle.plugins, &bundle.kept);
     let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
     if !engine.is_pooled() {
         tracing::warn!("too little address space for a pool of instances: hook calls will cost more");
     }
-    let policies = Policies::load(engine, &config.plugins, plugin_files.good(), services)
+    let policies = Policies::start(engine, &config, plugin_files.good(), services)
         .await
         .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
     let delivery_config = delivery_config(&config, &metrics, &bundle.secrets)?;
@@ -239,7 +254,6 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         backing,
         link: link.clone(),
         plugin_files: parking_lot::Mutex::new(plugin_files),
-        changing: tokio::sync::Mutex::new(()),
         listeners: parking_lot::Mutex::new(listeners),
         config: parking_lot::Mutex::new(config.clone()),
         pages: parking_lot::Mutex::default(),
@@ -271,19 +285,37 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         .context("the supervisor cannot be told that the relay is up")?;
     tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
 
-    while let Some(Update::Reload { bundle, cause, done }) = updates.recv().await {
-        let outcome = app.reload(*bundle, log).await;
-        match &outcome {
-            Ok(what) => {
-                metrics.reloads.inc();
-                tracing::info!(cause, "reloaded: {what}");
+    // The only place where anything is replaced, so one thing at a time, in the supervisor's order.
+    loop {
+        match updates.recv().await {
+            Some(Update::Reload { bundle, cause, done }) => {
+                let outcome = app.reload(*bundle, log).await;
+                match &outcome {
+                    Ok(in_force) => {
+                        metrics.reloads.inc();
+                        tracing::info!(cause, "reloaded: {}", in_force.said);
+                    }
+                    Err(error) => {
+                        metrics.reloads_failed.inc();
+                        tracing::error!(cause, error, "reload failed; what was in force stays");
+                    }
+                }
+                done.finish(outcome);
             }
-            Err(error) => {
-                metrics.reloads_failed.inc();
-                tracing::error!(cause, error, "reload failed; what was in force stays");
+            Some(Update::Load {
+                plugin,
+                component,
+                done,
+            }) => {
+                let outcome = app.load(&plugin, component.into()).await;
+                match &outcome {
+                    Ok(in_force) => tracing::info!(plugin, "plugin loaded: {}", in_force.said),
+                    Err(error) => tracing::error!(plugin, error, "plugin load refused; the old version stays"),
+                }
+                done.finish(outcome);
             }
+            Some(Update::Drain) | None => break,
         }
-        done.finish(&outcome);
     }
 
     tracing::info!("draining");

@@ -19,7 +19,7 @@ use crate::maillog::LogGuard;
 use crate::policy::{Files, LoadError, Policy, Services};
 use crate::relay::{Relay, Settings};
 use crate::tls::TlsStore;
-use crate::worker_link::{BoundListener, Bundle};
+use crate::worker_link::{BoundListener, Bundle, InForce, Kept};
 
 /// The listeners that accept now, by the number of their socket.
 #[derive(Default)]
@@ -66,13 +66,33 @@ impl Listeners {
 }
 
 impl App {
-    /// Puts a bundle in force; a sentence says what changed.
-    pub(super) async fn reload(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> Result<String, String> {
+    /// Puts a bundle in force.
+    pub(super) async fn reload(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> Result<InForce, String> {
         self.take_over(bundle, log).await.map_err(|error| format!("{error:#}"))
     }
 
-    async fn take_over(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> anyhow::Result<String> {
-        let _one = self.changing.lock().await;
+    /// Puts one plugin's component in force.
+    pub(super) async fn load(&self, plugin: &str, component: Arc<[u8]>) -> Result<InForce, String> {
+        self.check_plugin(plugin)?;
+        let config = self.config.lock().clone();
+        let mut files = self.plugin_files.lock().good().clone();
+        files.insert(plugin.to_owned(), component.clone());
+        let policies = &self.relay.policies;
+        let services = policies.current().services.clone();
+        let policy = policies
+            .replace(&config, &files, services)
+            .await
+            .map_err(|errors| join(&errors))?;
+        self.plugin_files.lock().accept_one(plugin, component);
+        let live = policy.plugins().iter().find(|live| &*live.name == plugin);
+        let digest = live.map(|live| live.file_digest.to_string()).unwrap_or_default();
+        Ok(InForce {
+            said: format!("{plugin} is live in version {digest}"),
+            kept: Vec::new(),
+        })
+    }
+
+    async fn take_over(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> anyhow::Result<InForce> {
         let config = bundle.config;
         let users = Arc::new(users(bundle.secrets.users.as_ref())?);
         let delivery = delivery_config(&config, &self.relay.metrics, &bundle.secrets)?;
@@ -89,7 +109,7 @@ impl App {
             .iter()
             .map(|file| (file.name.clone(), files::bytes(file)))
             .collect();
-        let (policy, refused) = self.replace_policy(&config, wanted, services).await?;
+        let (policy, kept) = self.replace_policy(&config, wanted, services).await?;
 
         let in_force = self.relay.tls.read().clone();
         match (trial, in_force) {
@@ -112,60 +132,58 @@ impl App {
         self.serve_pages(bundle.admin_http, &config.hostname)?;
         log.set_level(config.log.level);
         *self.config.lock() = config;
-        Ok(match refused.is_empty() {
+        let names: Vec<&str> = kept.iter().map(|kept| kept.why.as_str()).collect();
+        let said = match names.is_empty() {
             true => format!("policy {} in force, {} plugins", policy.number, policy.plugins().len()),
             false => format!(
                 "policy {} in force; kept the old version of: {}",
                 policy.number,
-                refused.join("; ")
+                names.join("; ")
             ),
-        })
+        };
+        Ok(InForce { said, kept })
     }
 
     /// Replaces the policy by one with these files; a plugin whose new file is no good keeps its old one, if it has one.
-    pub(super) async fn replace_policy(
+    async fn replace_policy(
         &self,
         config: &Config,
         wanted: Files,
         services: Arc<Services>,
-    ) -> anyhow::Result<(Arc<Policy>, Vec<String>)> {
-        let good = self.plugin_files.lock().good().clone();
-        let errors = match self
-            .relay
-            .policies
-            .replace(&config.plugins, &wanted, services.clone())
-            .await
-        {
+    ) -> anyhow::Result<(Arc<Policy>, Vec<Kept>)> {
+        let policies = &self.relay.policies;
+        let errors = match policies.replace(config, &wanted, services.clone()).await {
             Ok(policy) => {
-                self.plugin_files.lock().accept(wanted, HashMap::new());
+                self.plugin_files.lock().accept(wanted, &[]);
                 return Ok((policy, Vec::new()));
             }
             Err(errors) => errors,
         };
+        let good = self.plugin_files.lock().good().clone();
         let mut files = wanted.clone();
-        let mut refused = HashMap::new();
+        let mut kept = Vec::new();
         for error in &errors {
             match good.get(&error.plugin) {
                 Some(old) if wanted.get(&error.plugin) != Some(old) => {
                     files.insert(error.plugin.clone(), old.clone());
-                    refused.insert(error.plugin.clone(), error.to_string());
+                    kept.push(Kept {
+                        plugin: error.plugin.clone(),
+                        why: error.to_string(),
+                    });
                 }
                 // The old file is no good under the new configuration either.
                 _ => anyhow::bail!("{}", join(&errors)),
             }
         }
-        let policy = self
-            .relay
-            .policies
-            .replace(&config.plugins, &files, services)
+        let policy = policies
+            .replace(config, &files, services)
             .await
             .map_err(|errors| anyhow::anyhow!("{}", join(&errors)))?;
         for error in &errors {
             tracing::error!(plugin = error.plugin, "{error}; the old version stays");
         }
-        let told = refused.values().cloned().collect();
-        self.plugin_files.lock().accept(files, refused);
-        Ok((policy, told))
+        self.plugin_files.lock().accept(files, &kept);
+        Ok((policy, kept))
     }
 }
 

@@ -1,8 +1,9 @@
 //! `gatepost check`: whether a relay could start with this configuration, without starting one.
 //!
-//! Reads the configuration and every file that it names, as the supervisor would. It binds nothing, compiles nothing
-//! and changes nothing.
+//! Reads the configuration and every file that it names, as the supervisor would, and loads and probes the policy, as the worker would. It binds
+//! nothing and changes nothing.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -12,6 +13,7 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::text::{Paint, printable};
+use crate::app;
 use crate::auth::Users;
 use crate::config::{CertificateFiles, Config, DEFAULT_STATE_DIR, Route, embedded_toml};
 use crate::tls::{CertificatePem, PemFile, TlsStore};
@@ -47,6 +49,9 @@ pub fn check(args: &Args, path: Option<&Path>) -> anyhow::Result<()> {
     let config = match Config::open(path) {
         Ok(config) => {
             findings.look_at(&config);
+            if findings.errors.is_empty() {
+                findings.errors = policy(&config)?;
+            }
             Some(config)
         }
         Err(errors) => {
@@ -174,6 +179,20 @@ impl Findings {
                 .push(in_file(path, "everybody on this machine can read it: chmod 600"));
         }
     }
+}
+
+/// What a start would refuse of the policy.
+fn policy(config: &Config) -> anyhow::Result<Vec<String>> {
+    let users = config.auth.users.as_deref().filter(|users| users.exists());
+    let users = match users {
+        Some(path) => Users::parse(&Zeroizing::new(fs::read(path)?), path)?,
+        None => Users::parse(b"", Path::new("users"))?,
+    };
+    let mut files = HashMap::new();
+    for plugin in &config.plugins {
+        files.insert(plugin.name.clone(), fs::read(&plugin.file)?.into());
+    }
+    app::try_policy(config, users, &files)
 }
 
 /// What the embedded default makes on its first start need not be there before it.

@@ -59,7 +59,18 @@ pub struct Config {
     pub plugins: Vec<Plugin>,
 }
 
+/// Whether a client is in one of these networks. An IPv4 client in IPv6 clothes is an IPv4 client.
+pub fn trusts(networks: &[IpNet], client: IpAddr) -> bool {
+    let client = client.to_canonical();
+    networks.iter().any(|network| network.contains(&client))
+}
+
 impl Config {
+    /// Whether a client is in one of `trusted_networks`.
+    pub fn trusts(&self, client: IpAddr) -> bool {
+        trusts(&self.trusted_networks, client)
+    }
+
     /// Reads and checks a configuration file.
     pub fn load(path: &Path) -> Result<Config, ConfigErrors> {
         let bytes =

@@ -142,11 +142,11 @@ impl Connection {
             return Ok(refusal);
         }
         // The last word on the final address, whatever the policies said (even on one that will be discarded: the answer must not tell).
-        let (last, class) = match &effects.recipient {
-            Some(rewritten) => (rewritten, self.class(rewritten)),
-            None => (&rcpt.address, class),
-        };
-        if let Err(reason) = gate::admit(class, effects.relay_allowed) {
+        let rewritten = effects.recipient.as_ref();
+        let last = gate::last_word(&rcpt.address, class, rewritten, effects.relay_allowed, |address| {
+            self.class(address)
+        });
+        if let Err(reason) = last.admitted {
             let (reason, detail) = match &effects.relay_why {
                 Some(why) => (why.reason.clone(), format!("{}; remedy: {}", why.detail, why.remedy)),
                 None => (reason.code().to_owned(), format!("remedy: {}", reason.remedy())),
@@ -169,7 +169,7 @@ impl Connection {
         let recipients = &mut Arc::make_mut(transaction).envelope.recipients;
         if !discard {
             recipients.push(Recipient {
-                address: last.as_str().to_owned(),
+                address: last.address.as_str().to_owned(),
                 original: effects.recipient.is_some().then(|| rcpt.address.as_str().to_owned()),
                 params: RcptParams {
                     notify: rcpt.notify.map(|notify| Notify {

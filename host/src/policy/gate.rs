@@ -96,7 +96,34 @@ pub fn classify(
     }
 }
 
-/// The last word: `Err` with the reason unless the address is ours or a policy with the grant `relay` allowed it.
+/// What a recipient is after all policies.
+pub struct LastWord<'a> {
+    /// The address that it ends up with.
+    pub address: &'a Address,
+    pub class: Class,
+    pub admitted: Result<(), Reason>,
+}
+
+/// The last word on a recipient: on its final address, whatever was asked about before. `classify` looks at that for this session.
+pub fn last_word<'a>(
+    asked: &'a Address,
+    class: Class,
+    rewritten: Option<&'a Address>,
+    allowed: bool,
+    classify: impl FnOnce(&Address) -> Class,
+) -> LastWord<'a> {
+    let (address, class) = match rewritten {
+        Some(rewritten) => (rewritten, classify(rewritten)),
+        None => (asked, class),
+    };
+    LastWord {
+        address,
+        class,
+        admitted: admit(class, allowed),
+    }
+}
+
+/// Whether an address may be: `Err` with the reason unless the address is ours or a policy with the grant `relay` allowed it.
 pub fn admit(class: Class, allowed: bool) -> Result<(), Reason> {
     match class {
         Class::Ours => Ok(()),

@@ -157,10 +157,16 @@ struct Instance {
 }
 
 impl Pool {
-    pub fn new(engine: Engine, pre: InstancePre<Guest>, exports: Exports, settings: Arc<config::Plugin>) -> Pool {
+    pub fn new(
+        engine: Engine,
+        pre: InstancePre<Guest>,
+        exports: Exports,
+        settings: Arc<config::Plugin>,
+        endpoints: Endpoints,
+    ) -> Pool {
         Pool {
             plugin: settings.name.as_str().into(),
-            endpoints: Arc::new(Endpoints::new(&settings.endpoints)),
+            endpoints: Arc::new(endpoints),
             engine,
             pre,
             exports,
@@ -170,6 +176,12 @@ impl Pool {
             idle: Mutex::new(Vec::new()),
             started: AtomicU64::new(0),
         }
+    }
+
+    /// The same without any instance, and with other endpoints.
+    pub fn empty(&self, endpoints: Endpoints) -> Pool {
+        let (pre, exports) = (self.pre.clone(), self.exports.clone());
+        Pool::new(self.engine.clone(), pre, exports, self.settings.clone(), endpoints)
     }
 
     /// Instances made since the plugin was loaded.

@@ -3,7 +3,8 @@
 //! [`Policy`] is one immutable version of that set; a session keeps the one it began with. [`Policies`] holds the one in force and
 //! replaces it atomically. The way of a question: [`chain`] asks each plugin of the stage, [`plugin`] decides whether it may be called,
 //! `instance` calls it within its budgets, `imports` answers what it asks, `answer` checks what it says, and the outcome and
-//! the [`decision`]s go back. [`gate`] has the last word on relaying, and is no part of any plugin.
+//! the [`decision`]s go back. [`gate`] has the last word on relaying, and is no part of any plugin; [`probe`] asks what strangers would ask, before a
+//! policy is live.
 //!
 //! Never here: sockets, SMTP dialogs, the spool. How it fails: a plugin's failure is a verdict (`on_failure`) and a line in the journal;
 //! a plugin that cannot be loaded is an error at load, and what was in force stays so.
@@ -17,6 +18,7 @@ pub mod gate;
 mod imports;
 mod instance;
 pub mod plugin;
+pub mod probe;
 pub mod services;
 
 use std::collections::HashMap;
@@ -27,7 +29,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use tokio::time::Instant;
 
-use crate::config;
+use crate::config::{self, Config};
 
 pub use engine::Engine;
 pub use imports::{Services, Transaction};
@@ -99,7 +101,20 @@ pub struct Policies {
 }
 
 impl Policies {
-    /// Loads the first policy. Any plugin that cannot be loaded is an error: a relay must not start with half of its rules.
+    /// Loads the first policy and probes it. Any plugin that cannot be loaded is an error: a relay must not start with half of its rules, nor
+    /// with one that opens it.
+    pub async fn start(
+        engine: Engine,
+        config: &Config,
+        files: &Files,
+        services: Arc<Services>,
+    ) -> Result<Policies, Vec<LoadError>> {
+        let policies = Policies::load(engine, &config.plugins, files, services).await?;
+        let probed = probe::run(&policies.current(), config).await;
+        probed.map(|()| policies).map_err(|error| vec![error])
+    }
+
+    /// The same without probes, for a policy that no stranger is going to meet.
     pub async fn load(
         engine: Engine,
         plugins: &[config::Plugin],
@@ -120,19 +135,20 @@ impl Policies {
         self.current.read().clone()
     }
 
-    /// Replaces the policy: everything new is compiled and tried first, what did not change is taken over, then one swap. On an error
-    /// nothing has changed.
+    /// Replaces the policy: everything new is compiled and tried first, what did not change is taken over, the whole is probed, then one
+    /// swap. On an error nothing has changed.
     pub async fn replace(
         &self,
-        plugins: &[config::Plugin],
+        config: &Config,
         files: &Files,
         services: Arc<Services>,
     ) -> Result<Arc<Policy>, Vec<LoadError>> {
         let _one = self.changing.lock().await;
         let before = self.current();
-        let loaded = load_all(&self.engine, plugins, files, &before.plugins).await?;
+        let loaded = load_all(&self.engine, &config.plugins, files, &before.plugins).await?;
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let policy = Arc::new(Policy::new(number, loaded, services));
+        probe::run(&policy, config).await.map_err(|error| vec![error])?;
         *before.retired.lock() = Some(Instant::now());
         *self.current.write() = policy.clone();
         Ok(policy)

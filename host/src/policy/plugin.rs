@@ -18,6 +18,7 @@ use super::decision::{Digest, Failure, Stage};
 use super::engine::{Engine, MEMORY_BYTES_MAX};
 use super::imports::{Call, Guest};
 use super::instance::{Exports, HookAnswer, HookCall, Pool};
+use super::services::endpoint::Endpoints;
 use crate::config::{self, Grant};
 use crate::message::since_epoch;
 
@@ -114,7 +115,13 @@ impl Plugin {
             version,
             file_digest,
             stages,
-            pool: Pool::new(engine.clone(), pre, exports, settings.clone()),
+            pool: Pool::new(
+                engine.clone(),
+                pre,
+                exports,
+                settings.clone(),
+                Endpoints::new(&settings.endpoints),
+            ),
             breaker: Breaker::default(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -127,6 +134,24 @@ impl Plugin {
             .await
             .map_err(|failure| error(failure.to_string()))?;
         Ok(plugin)
+    }
+
+    /// The same version for probes, with instances, counts and a breaker of its own, and endpoints that answer with nothing or fail.
+    pub fn scratch(&self, endpoints_answer: bool) -> Plugin {
+        Plugin {
+            name: self.name.clone(),
+            settings: self.settings.clone(),
+            version: self.version,
+            file_digest: self.file_digest,
+            stages: self.stages,
+            pool: self
+                .pool
+                .empty(Endpoints::scratch(&self.settings.endpoints, endpoints_answer)),
+            breaker: Breaker::default(),
+            calls: AtomicU64::new(0),
+            failures: AtomicU64::new(0),
+            withdrawn: AtomicBool::new(false),
+        }
     }
 
     pub fn has(&self, stage: Stage) -> bool {

@@ -88,13 +88,15 @@ impl Listeners {
         Ok(prepared)
     }
 
-    /// Copies of all sockets, for a worker, in the order of the configuration.
-    pub fn items(&self, config: &Config) -> anyhow::Result<Vec<(Item, OwnedFd)>> {
+    /// Copies of all sockets, for a worker, in the order of the configuration that `prepared` was made for.
+    pub fn items(&self, config: &Config, prepared: &Prepared) -> anyhow::Result<Vec<(Item, OwnedFd)>> {
         wanted(config)
             .map(|(name, configured)| {
+                let key = key(name, configured);
                 let bound = self
                     .open
-                    .get(&key(name, configured))
+                    .get(&key)
+                    .or_else(|| prepared.new.get(&key))
                     .context("a listener is not bound")?;
                 let (address, socket) = (bound.address, bound.number);
                 let item = match name {
@@ -181,7 +183,7 @@ mod tests {
     }
 
     fn sockets(listeners: &Listeners, config: &Config) -> Vec<(String, u64, SocketAddr)> {
-        let items = listeners.items(config).unwrap();
+        let items = listeners.items(config, &listeners.bind(config).unwrap()).unwrap();
         items
             .into_iter()
             .map(|(item, _)| match item {

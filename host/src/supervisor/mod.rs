@@ -3,10 +3,13 @@
 //! It stays what it was started as (root, for ports below 1024 and keys of mode 0600); the worker, a new process of the same
 //! executable, becomes `user` before its first instruction and gets sockets and files as descriptors ([`crate::worker_link`]). The supervisor
 //! has one thread, never reads from the network, parses nothing but its own configuration, and never looks into a certificate, users file or plugin:
-//! it only opens them.
+//! it only keeps what they held.
 //!
 //! - SIGHUP, and the worker's wish, read the configuration again; a bad one is logged and what was in force stays.
 //! - Certificates, keys, users, password and plugin files are watched; one that changes is passed on within some seconds.
+//! - `plugin load` gets its turn here too. One thing is under way at a time, and the worker says what became of it.
+//! - What the worker took over last is kept in memory, the files' contents included. The next worker starts from that, never from files that
+//!   nobody has accepted.
 //! - SIGTERM and SIGINT drain: [`KILL_AFTER`] later, or at the second signal, the worker is killed.
 //! - A worker that dies is started again, after a pause that grows from [`RESTART_PAUSE`] to [`RESTART_PAUSE_MAX`]. One that never got ready
 //!   ends the supervisor instead, with status 1: what is wrong is in the log, and will not get better by itself.
@@ -18,11 +21,13 @@ mod open;
 mod privileges;
 mod watch;
 
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -34,11 +39,12 @@ use nix::unistd::Uid;
 use crate::config::{Config, ConfigError, ConfigErrors, embedded_toml};
 use crate::maillog::{self, Writing};
 use crate::worker_link::{
-    DRAIN_TIME, Header, Item, ToSupervisor, ToWorker, receive_message, sealed_memory, send_message,
+    DRAIN_TIME, Header, InForce, Item, Kept, ToSupervisor, ToWorker, check_sealed, receive_message, sealed_memory,
+    send_message,
 };
 use launch::Worker;
-use listeners::Listeners;
-use open::Opened;
+use listeners::{Listeners, Prepared};
+use open::Contents;
 use privileges::{StateDir, User};
 use watch::Watch;
 
@@ -49,6 +55,10 @@ pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const RESTART_FORGIVEN: Duration = Duration::from_secs(60);
 /// A drain that takes longer is ended by SIGKILL; a little more than the worker allows itself.
 pub const KILL_AFTER: Duration = DRAIN_TIME.saturating_add(Duration::from_secs(5));
+/// Loads that wait for their turn; further ones are refused.
+const LOADS_WAITING_MAX: usize = 16;
+/// What those are told who ask for a change during a drain.
+const ENDING: &str = "the relay is ending";
 
 /// Where the configuration comes from.
 #[derive(Clone, Debug)]
@@ -100,6 +110,7 @@ pub fn run(options: &Options) -> ExitCode {
 }
 
 /// A configuration, and the text that it is: the worker gets the text and parses it the same way.
+#[derive(Clone)]
 struct ReadConfig {
     path: PathBuf,
     text: String,
@@ -149,14 +160,52 @@ struct Supervisor<'o> {
     /// What the worker becomes; `None` if it stays what the supervisor is.
     user: Option<User>,
     state_dir: StateDir,
-    current: ReadConfig,
+    /// What the worker took over last (before the first one is ready: what it shall begin with).
+    good: Bundle,
+    /// Why the files on disk are not what is in force, where that is so.
+    refused: Option<String>,
     listeners: Listeners,
     watch: Watch,
     phase: Phase,
+    /// What the worker is at; nothing else is sent to it before it has settled that.
+    trying: Option<Trying>,
+    wanted: VecDeque<Wanted>,
+    /// How many reloads this worker has asked for.
+    asked: u64,
     restarts: u32,
     pause: Duration,
     /// Some worker has been ready once.
     was_ready: bool,
+}
+
+/// Everything that a worker gets, the sockets apart.
+struct Bundle {
+    read: ReadConfig,
+    contents: Contents,
+    /// The plugins whose component in `contents` is older than their file.
+    kept: Vec<Kept>,
+}
+
+enum Trying {
+    Start,
+    Reload {
+        bundle: Box<Bundle>,
+        prepared: Prepared,
+        cause: String,
+    },
+    Load(Load),
+}
+
+enum Wanted {
+    Reload { cause: String },
+    Load(Load),
+}
+
+/// A component that is to take a plugin's place.
+struct Load {
+    number: u64,
+    plugin: String,
+    component: Arc<OwnedFd>,
 }
 
 enum Phase {
@@ -181,24 +230,32 @@ impl Supervisor<'_> {
         let user = User::for_worker(read.config.user.as_deref())?;
         let state_dir = StateDir::take(&read.config.state_dir, user.as_ref())?;
         (options.prepare)(&read.config)?;
-        let opened = Opened::open(&read.config)?;
+        let contents = Contents::read(&read.config)?;
         let mut listeners = Listeners::default();
         listeners.bind(&read.config)?.commit(&mut listeners);
-        let watch = Watch::new(&opened);
+        let watch = Watch::new(&contents);
         let mut supervisor = Supervisor {
             options,
             signals,
             user,
             state_dir,
-            current: read,
+            good: Bundle {
+                read,
+                contents,
+                kept: Vec::new(),
+            },
+            refused: None,
             listeners,
             watch,
             phase: Phase::Ended(ExitCode::FAILURE),
+            trying: None,
+            wanted: VecDeque::new(),
+            asked: 0,
             restarts: 0,
             pause: RESTART_PAUSE,
             was_ready: false,
         };
-        supervisor.launch(opened)?;
+        supervisor.launch()?;
         Ok(supervisor)
     }
 
@@ -212,10 +269,7 @@ impl Supervisor<'_> {
                 while let Some(info) = self.signals.read_signal()? {
                     match Signal::try_from(info.ssi_signo as i32) {
                         Ok(Signal::SIGTERM | Signal::SIGINT) => self.terminate(),
-                        Ok(Signal::SIGHUP) => {
-                            // Logged within; nobody waits for an answer.
-                            let _ = self.reload("SIGHUP", log);
-                        }
+                        Ok(Signal::SIGHUP) => self.want_reload("SIGHUP"),
                         // SIGCHLD: the state of the worker is looked at below, whatever woke us.
                         _ => {}
                     }
@@ -224,7 +278,9 @@ impl Supervisor<'_> {
             if spoken {
                 self.listen(log);
             }
+            self.hear_the_rest(log);
             self.look_after_worker();
+            self.begin_wanted();
             self.look_at_files();
         }
     }
@@ -232,10 +288,11 @@ impl Supervisor<'_> {
     /// Waits for a signal, a word of the worker, or the next thing to do. Returns whether there is a signal, and a word.
     fn wait(&self) -> anyhow::Result<(bool, bool)> {
         let now = Instant::now();
-        let next_look = self.watch.next_look();
         let (link, until) = match &self.phase {
-            Phase::Running(worker) => (worker.link(), next_look),
-            Phase::Pausing { until } => (None, next_look.min(*until)),
+            Phase::Running(worker) if self.trying.is_none() => (worker.link(), self.watch.next_look()),
+            // Its word, or its end, wakes us.
+            Phase::Running(worker) => (worker.link(), now + watch::LOOK_EVERY),
+            Phase::Pausing { until } => (None, *until),
             Phase::Draining { worker, kill_at } => (worker.link(), *kill_at),
             Phase::Ended(_) => (None, now),
         };
@@ -254,16 +311,16 @@ impl Supervisor<'_> {
         ))
     }
 
-    /// Starts a worker and sends it everything.
-    fn launch(&mut self, opened: Opened) -> anyhow::Result<()> {
+    /// Starts a worker and sends it what is good.
+    fn launch(&mut self) -> anyhow::Result<()> {
+        let prepared = self.listeners.bind(&self.good.read.config)?;
         let worker = launch::start(&self.options.worker_arguments, self.user.as_ref())?;
-        let mut items = vec![(Item::Lock, self.state_dir.lock()?)];
-        let sent = self.items(opened).and_then(|rest| {
-            items.extend(rest);
-            self.send_bundle(&worker, items, "start")
-        });
+        self.asked = 0;
+        let lock = (Item::Lock, self.state_dir.lock()?);
+        let sent = self.send_bundle(&worker, &self.good, &prepared, "start", Some(lock));
         tracing::info!(pid = worker.pid().as_raw(), "worker started");
         self.phase = Phase::Running(worker);
+        self.trying = Some(Trying::Start);
         if let Err(error) = sent {
             // It may have died already; then the reason is its own, in the log, and looking after it says the rest.
             tracing::warn!(error = format!("{error:#}"), "the worker does not take its start");
@@ -271,22 +328,29 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    fn items(&self, opened: Opened) -> anyhow::Result<Vec<(Item, OwnedFd)>> {
-        let mut items = vec![(Item::Config, sealed_memory(self.current.text.as_bytes())?)];
-        items.extend(self.listeners.items(&self.current.config)?);
-        items.extend(opened.into_items());
-        Ok(items)
-    }
-
-    fn send_bundle(&self, worker: &Worker, items: Vec<(Item, OwnedFd)>, cause: &str) -> anyhow::Result<()> {
-        let (items, fds): (Vec<_>, Vec<_>) = items.into_iter().unzip();
+    fn send_bundle(
+        &self,
+        worker: &Worker,
+        bundle: &Bundle,
+        prepared: &Prepared,
+        cause: &str,
+        lock: Option<(Item, OwnedFd)>,
+    ) -> anyhow::Result<()> {
+        let read = &bundle.read;
+        let mut all = Vec::from_iter(lock);
+        all.push((Item::Config, sealed_memory(read.text.as_bytes())?));
+        all.extend(self.listeners.items(&read.config, prepared)?);
+        all.extend(bundle.contents.items()?);
+        let (items, fds): (Vec<_>, Vec<_>) = all.into_iter().unzip();
         let header = Header {
-            config_path: self.current.path.clone(),
+            config_path: read.path.clone(),
             embedded: matches!(self.options.source, Source::Embedded { .. }),
             unprivileged: self.user.is_some(),
             supervisor_uid: Uid::current().as_raw(),
             restarts: self.restarts,
             cause: cause.to_owned(),
+            asked: self.asked,
+            kept: bundle.kept.clone(),
             items,
         };
         let header = sealed_memory(&serde_json::to_vec(&header)?)?;
@@ -297,6 +361,11 @@ impl Supervisor<'_> {
 
     fn terminate(&mut self) {
         let ended = Phase::Ended(ExitCode::SUCCESS);
+        self.wanted.clear();
+        // The worker takes no reload any more, and sockets that it would have had must not keep clients waiting.
+        if matches!(self.trying, Some(Trying::Reload { .. })) {
+            self.trying = None;
+        }
         self.phase = match std::mem::replace(&mut self.phase, ended) {
             Phase::Running(worker) => {
                 tracing::info!("draining");
@@ -323,50 +392,94 @@ impl Supervisor<'_> {
         };
     }
 
-    /// Reads everything again and passes it on. What cannot be read or bound leaves everything as it was.
-    fn reload(&mut self, cause: &str, log: &maillog::LogGuard) -> Result<(), String> {
-        if matches!(self.phase, Phase::Draining { .. } | Phase::Ended(_)) {
-            return Err("the relay is ending".into());
+    /// Everything is to be read again, once the worker is done with what it is at. One that waits already will see the same files.
+    fn want_reload(&mut self, cause: &str) {
+        if self.wanted.iter().any(|wanted| matches!(wanted, Wanted::Reload { .. })) {
+            return;
         }
-        let outcome = self.try_reload(cause, log);
-        if let Err(error) = &outcome {
-            tracing::error!(cause, error, "reload failed; what was in force stays");
+        if self.trying.is_some() {
+            tracing::info!(cause, "the reload waits until the worker is done with the last change");
         }
-        outcome
+        let cause = cause.to_owned();
+        self.wanted.push_back(Wanted::Reload { cause });
     }
 
-    fn try_reload(&mut self, cause: &str, log: &maillog::LogGuard) -> Result<(), String> {
-        let read = self.options.source.read().map_err(|errors| errors.to_string())?;
-        let kept = |what: &str| format!("{what} cannot change while the relay runs: restart it");
-        if read.config.state_dir != self.current.config.state_dir {
-            return Err(kept("state_dir"));
+    fn want_load(&mut self, number: u64, plugin: String, fds: Vec<OwnedFd>) -> Result<(), String> {
+        let component = fds.into_iter().next().ok_or("no component came with it")?;
+        check_sealed(&component).map_err(|error| format!("the component: {error}"))?;
+        let loads = self.wanted.iter().filter(|wanted| matches!(wanted, Wanted::Load(_)));
+        if loads.count() >= LOADS_WAITING_MAX {
+            return Err("too many loads wait for their turn: try again later".into());
         }
-        if read.config.user != self.current.config.user {
-            return Err(kept("user"));
-        }
-        if read.config.dns != self.current.config.dns {
-            return Err(kept("[dns]"));
-        }
-        let opened = Opened::open(&read.config).map_err(|error| format!("{error:#}"))?;
-        let bound = self
-            .listeners
-            .bind(&read.config)
-            .map_err(|error| format!("{error:#}"))?;
-        bound.commit(&mut self.listeners);
-        log.set_level(read.config.log.level);
-        self.current = read;
-        self.pass_on(opened, cause);
+        self.wanted.push_back(Wanted::Load(Load {
+            number,
+            plugin,
+            component: Arc::new(component),
+        }));
         Ok(())
     }
 
-    /// Gives a running worker what is open now; one that is yet to start opens it then.
-    fn pass_on(&mut self, opened: Opened, cause: &str) {
-        self.watch = Watch::new(&opened);
+    /// Begins what waits longest, if the worker has nothing to do.
+    fn begin_wanted(&mut self) {
+        while let (Phase::Running(worker), None) = (&self.phase, &self.trying)
+            && let Some(wanted) = self.wanted.pop_front()
+        {
+            match wanted {
+                Wanted::Reload { cause } => match self.read_again() {
+                    Ok(bundle) => self.pass_on(bundle, cause),
+                    Err(error) => self.refuse(&cause, error),
+                },
+                Wanted::Load(load) => {
+                    let plugin = load.plugin.clone();
+                    let sent = load.component.try_clone().and_then(|component| {
+                        let link = worker.link().ok_or(io::ErrorKind::NotConnected)?;
+                        send_message(link, &ToWorker::Load { plugin }, &[component])
+                    });
+                    match sent {
+                        Ok(()) => self.trying = Some(Trying::Load(load)),
+                        Err(error) => self.answer(&ToWorker::Loaded {
+                            load: load.number,
+                            outcome: Err(format!("the worker does not take it: {error}")),
+                        }),
+                    }
+                }
+            }
+        }
+    }
+
+    /// The configuration and its files as they are on disk now.
+    fn read_again(&self) -> Result<Bundle, String> {
+        let read = self.options.source.read().map_err(|errors| errors.to_string())?;
+        let kept = |what: &str| format!("{what} cannot change while the relay runs: restart it");
+        let current = &self.good.read.config;
+        if read.config.state_dir != current.state_dir {
+            return Err(kept("state_dir"));
+        }
+        if read.config.user != current.user {
+            return Err(kept("user"));
+        }
+        if read.config.dns != current.dns {
+            return Err(kept("[dns]"));
+        }
+        let contents = Contents::read(&read.config).map_err(|error| format!("{error:#}"))?;
+        Ok(Bundle {
+            read,
+            contents,
+            kept: Vec::new(),
+        })
+    }
+
+    /// Gives the worker something new. It becomes what is good when the worker says so.
+    fn pass_on(&mut self, bundle: Bundle, cause: String) {
+        for (path, stamp) in bundle.contents.stamps() {
+            self.watch.know(path, stamp);
+        }
+        let prepared = match self.listeners.bind(&bundle.read.config) {
+            Ok(prepared) => prepared,
+            Err(error) => return self.refuse(&cause, format!("{error:#}")),
+        };
         let Phase::Running(worker) = &self.phase else { return };
-        let sent = self
-            .items(opened)
-            .and_then(|items| self.send_bundle(worker, items, cause));
-        match sent {
+        match self.send_bundle(worker, &bundle, &prepared, &cause, None) {
             Ok(()) => tracing::info!(cause, "reload passed on"),
             Err(error) => {
                 tracing::error!(
@@ -376,22 +489,102 @@ impl Supervisor<'_> {
                 worker.kill();
             }
         }
+        self.trying = Some(Trying::Reload {
+            bundle: Box::new(bundle),
+            prepared,
+            cause,
+        });
+    }
+
+    /// What is on disk cannot be used, and needs no worker to see it.
+    fn refuse(&mut self, cause: &str, error: String) {
+        tracing::error!(cause, error, "reload failed; what was in force stays");
+        self.answer(&ToWorker::Refused {
+            message: error.clone(),
+            asked: self.asked,
+        });
+        self.refused = Some(error);
+    }
+
+    fn answer(&self, answer: &ToWorker) {
+        if let Phase::Running(worker) | Phase::Draining { worker, .. } = &self.phase
+            && let Some(link) = worker.link()
+            && let Err(error) = send_message(link, answer, &[])
+        {
+            tracing::warn!(error = %error, "the worker does not take an answer");
+        }
+    }
+
+    /// The worker has taken over what it was given, or has not.
+    fn settled(&mut self, outcome: Result<InForce, String>, log: &maillog::LogGuard) {
+        match (self.trying.take(), outcome) {
+            (Some(Trying::Reload { bundle, prepared, .. }), Ok(in_force)) => {
+                let mut bundle = *bundle;
+                for kept in &in_force.kept {
+                    if let Some(component) = self.good.contents.plugin(&kept.plugin) {
+                        bundle.contents.set_plugin(&kept.plugin, component.clone());
+                    }
+                }
+                bundle.kept = in_force.kept;
+                prepared.commit(&mut self.listeners);
+                log.set_level(bundle.read.config.log.level);
+                self.watch.follow(&bundle.contents);
+                self.refused = not_used(&bundle.kept);
+                self.good = bundle;
+            }
+            // The worker has said so in the log.
+            (Some(Trying::Reload { .. }), Err(error)) => self.refused = Some(error),
+            (Some(Trying::Load(load)), outcome) => {
+                let outcome = outcome.and_then(|in_force| self.loaded(&load, in_force.said));
+                let load = load.number;
+                self.answer(&ToWorker::Loaded { load, outcome });
+            }
+            // A reload that the drain overtook.
+            (None, _) if matches!(self.phase, Phase::Draining { .. }) => {}
+            (other @ (Some(Trying::Start) | None), _) => {
+                tracing::warn!("the worker settles what nobody asked it");
+                self.trying = other;
+            }
+        }
+    }
+
+    /// A component is in force: it is what the next worker begins with, and goes into the plugin's file.
+    fn loaded(&mut self, load: &Load, said: String) -> Result<String, String> {
+        let Load { plugin, component, .. } = load;
+        self.good.contents.set_plugin(plugin, component.clone());
+        self.store(plugin, component).map_err(|error| {
+            format!(
+                "{said}, but its file could not be replaced, so the next reload or start of the relay will undo this: {error:#}"
+            )
+        })?;
+        if let Some(place) = self.good.kept.iter().position(|kept| kept.plugin == *plugin) {
+            self.good.kept.remove(place);
+            // Only if that was all that was wrong.
+            self.refused = not_used(&self.good.kept);
+        }
+        Ok(said)
     }
 
     fn look_at_files(&mut self) {
-        let Phase::Running(_) = self.phase else { return };
+        if !matches!(self.phase, Phase::Running(_)) || self.trying.is_some() {
+            return;
+        }
         let changed = self.watch.look(Instant::now());
         if changed.is_empty() {
             return;
         }
         let names: Vec<String> = changed.iter().map(|path| path.display().to_string()).collect();
-        match Opened::open(&self.current.config) {
-            Ok(opened) => self.pass_on(opened, &names.join(", ")),
+        // With the configuration in force: one that is being edited is not read before somebody says so.
+        match Contents::read(&self.good.read.config) {
+            Ok(contents) => {
+                let read = self.good.read.clone();
+                let kept = Vec::new();
+                self.pass_on(Bundle { read, contents, kept }, names.join(", "));
+            }
             Err(error) => {
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    "a changed file cannot be opened; what was in force stays"
-                );
+                let error = format!("{error:#}");
+                tracing::error!(error, "a changed file cannot be read; what was in force stays");
+                self.refused = Some(error);
                 self.watch.give_up_on(&changed);
             }
         }
@@ -403,56 +596,72 @@ impl Supervisor<'_> {
             return;
         };
         let Some(link) = worker.link() else { return };
-        let answer = match receive_message::<ToSupervisor>(link) {
+        match receive_message::<ToSupervisor>(link) {
             Ok(Some((ToSupervisor::Ready, _))) => {
                 worker.ready();
+                self.trying = None;
                 if !std::mem::replace(&mut self.was_ready, true) {
-                    (self.options.announce)(&self.current.config);
+                    (self.options.announce)(&self.good.read.config);
                 }
                 tracing::info!("ready");
-                None
             }
             Ok(Some((ToSupervisor::Reload, _))) => {
-                // A reload that works is answered with the bundle itself.
-                self.reload("asked for", log)
-                    .err()
-                    .map(|message| ToWorker::Refused { message })
+                self.asked += 1;
+                match self.phase {
+                    // Answered with the bundle itself, or why there is none.
+                    Phase::Running(_) => self.want_reload("asked for"),
+                    _ => self.answer(&ToWorker::Refused {
+                        message: ENDING.into(),
+                        asked: self.asked,
+                    }),
+                }
             }
-            Ok(Some((ToSupervisor::Store { plugin }, fds))) => {
-                let outcome = self.store(&plugin, fds).map_err(|error| format!("{error:#}"));
-                Some(ToWorker::Stored { outcome })
+            Ok(Some((ToSupervisor::Load { load, plugin }, fds))) => {
+                let outcome = match self.phase {
+                    Phase::Running(_) => self.want_load(load, plugin, fds),
+                    _ => Err(ENDING.into()),
+                };
+                if let Err(error) = outcome {
+                    let outcome = Err(error);
+                    self.answer(&ToWorker::Loaded { load, outcome });
+                }
             }
+            Ok(Some((ToSupervisor::Settled(outcome), _))) => self.settled(outcome, log),
             // Gone, or no longer itself: its end is noticed by SIGCHLD, but a closed socket must not be polled again.
-            Ok(None) => {
-                worker.close_link();
-                None
-            }
+            Ok(None) => worker.close_link(),
             Err(error) => {
                 tracing::error!(error = %error, "the worker's message cannot be understood; replacing it");
                 worker.close_link();
                 worker.kill();
-                None
             }
-        };
-        if let (Some(answer), Phase::Running(worker)) = (answer, &self.phase)
-            && let Some(link) = worker.link()
-            && let Err(error) = send_message(link, &answer, &[])
-        {
-            tracing::warn!(error = %error, "the worker does not take an answer");
         }
     }
 
-    /// Replaces a plugin's configured file by what the worker sends.
-    fn store(&mut self, plugin: &str, fds: Vec<OwnedFd>) -> anyhow::Result<String> {
-        let configured = self.current.config.plugins.iter().find(|known| known.name == plugin);
+    /// A worker that has ended may have said something before: what it took over is in force, whatever it died of then.
+    fn hear_the_rest(&mut self, log: &maillog::LogGuard) {
+        while let Phase::Running(worker) | Phase::Draining { worker, .. } = &mut self.phase
+            && worker.ended().is_some()
+            && let Some(link) = worker.link()
+        {
+            let mut fds = [PollFd::new(link.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, PollTimeout::ZERO) {
+                Ok(count) if count > 0 => self.listen(log),
+                _ => return,
+            }
+        }
+    }
+
+    /// Replaces a plugin's configured file by a component.
+    fn store(&mut self, plugin: &str, component: &OwnedFd) -> anyhow::Result<()> {
+        let plugins = &self.good.read.config.plugins;
+        let configured = plugins.iter().find(|known| known.name == plugin);
         let path = &configured
             .with_context(|| format!("no plugin {plugin:?} is configured"))?
             .file;
-        let component = fds.into_iter().next().context("no component came with it")?;
         let stamp = open::replace(path, component).with_context(|| path.display().to_string())?;
         self.watch.know(path, stamp);
         tracing::info!(plugin, file = %path.display(), "plugin file replaced");
-        Ok(format!("{} replaced", path.display()))
+        Ok(())
     }
 
     /// Notices a worker's death, kills one that drains for too long, starts the next one when its time has come.
@@ -474,6 +683,7 @@ impl Supervisor<'_> {
                     self.pause = (pause * 2).min(RESTART_PAUSE_MAX);
                     self.restarts += 1;
                     tracing::error!(how = %how, pause_ms = pause.as_millis() as u64, "the worker died; starting another one");
+                    self.forget_worker();
                     Phase::Pausing { until: now + pause }
                 }
             },
@@ -508,22 +718,42 @@ impl Supervisor<'_> {
         };
     }
 
+    /// The worker has died: what it was at has failed, and who asked for it is gone.
+    fn forget_worker(&mut self) {
+        if let Some(Trying::Reload { cause, .. }) = self.trying.take() {
+            // Not tried again by itself: it may be what the worker died of.
+            self.refused = Some(format!("the worker died while it took over a change ({cause})"));
+        }
+        self.wanted.retain(|wanted| matches!(wanted, Wanted::Reload { .. }));
+    }
+
     fn start_again(&mut self, now: Instant) {
-        let started = Opened::open(&self.current.config).and_then(|opened| {
-            self.watch = Watch::new(&opened);
-            self.launch(opened)
-        });
-        if let Err(error) = started {
-            let pause = self.pause;
-            self.pause = (pause * 2).min(RESTART_PAUSE_MAX);
-            tracing::error!(
-                error = format!("{error:#}"),
-                pause_ms = pause.as_millis() as u64,
-                "no worker can be started"
-            );
-            self.phase = Phase::Pausing { until: now + pause };
+        match self.launch() {
+            Ok(()) => match &self.refused {
+                None => tracing::info!("the new worker gets what was in force"),
+                Some(why) => tracing::warn!(
+                    why,
+                    "the new worker gets what was in force, from memory: what is on disk was refused; mend it, then send SIGHUP"
+                ),
+            },
+            Err(error) => {
+                let pause = self.pause;
+                self.pause = (pause * 2).min(RESTART_PAUSE_MAX);
+                tracing::error!(
+                    error = format!("{error:#}"),
+                    pause_ms = pause.as_millis() as u64,
+                    "no worker can be started"
+                );
+                self.phase = Phase::Pausing { until: now + pause };
+            }
         }
     }
+}
+
+/// Why plugins' files are not what is in force.
+fn not_used(kept: &[Kept]) -> Option<String> {
+    let why: Vec<&str> = kept.iter().map(|kept| kept.why.as_str()).collect();
+    (!why.is_empty()).then(|| why.join("; "))
 }
 
 fn watch_signals() -> io::Result<SignalFd> {

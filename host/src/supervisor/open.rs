@@ -1,41 +1,93 @@
-//! The files that the configuration names, opened for the worker but not read.
+//! The files that the configuration names, read for the worker but not looked into.
+//!
+//! What they held is kept in sealed memory: whatever becomes of the files, another worker can be started from it.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io::{self, Read, Seek};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use nix::fcntl::{FcntlArg, OFlag, SealFlag, fcntl};
+use nix::fcntl::OFlag;
 
 use super::watch::Stamp;
 use crate::config::Config;
-use crate::worker_link::{FILE_BYTES_MAX, Item, SEALED, files_of};
+use crate::worker_link::{FILE_BYTES_MAX, Item, check_sealed, files_of, sealed_copy};
 
-/// Every file of a configuration, open, and what it looked like then.
-pub struct Opened {
-    files: Vec<(PathBuf, Stamp, OwnedFd)>,
+/// What every file of a configuration held when it was read.
+pub struct Contents {
+    files: Vec<(PathBuf, OwnedFd)>,
+    /// By the plugin's name: what is in force need not be what the file held, nor the same for two plugins of one file.
+    plugins: Vec<(String, Arc<OwnedFd>)>,
+    stamps: Vec<(PathBuf, Stamp)>,
 }
 
-impl Opened {
+impl Contents {
     /// All, or the first error.
-    pub fn open(config: &Config) -> anyhow::Result<Opened> {
-        let mut files = Vec::new();
+    pub fn read(config: &Config) -> anyhow::Result<Contents> {
+        let mut contents = Contents {
+            files: Vec::new(),
+            plugins: Vec::new(),
+            stamps: Vec::new(),
+        };
+        let mut read = |path: &Path, most| {
+            let (mut file, stamp) = open(path, most)?;
+            check_mode(config, path, &file)?;
+            let held = sealed_copy(&mut file, most)?;
+            // As it looked before it was read: what is written meanwhile makes it another.
+            contents.stamps.push((path.to_owned(), stamp));
+            anyhow::Ok(held)
+        };
         for (path, most) in files_of(config) {
-            let (file, stamp) = open(&path, most).with_context(|| path.display().to_string())?;
-            check_mode(config, &path, &file)?;
-            files.push((path, stamp, file.into()));
+            let held = read(&path, most).with_context(|| path.display().to_string())?;
+            contents.files.push((path, held));
         }
-        Ok(Opened { files })
+        let mut components: Vec<(&Path, Arc<OwnedFd>)> = Vec::new();
+        for plugin in &config.plugins {
+            let known = components.iter().find(|(path, _)| *path == plugin.file);
+            let component = match known {
+                Some((_, component)) => component.clone(),
+                None => {
+                    let held = read(&plugin.file, FILE_BYTES_MAX);
+                    Arc::new(held.with_context(|| plugin.file.display().to_string())?)
+                }
+            };
+            components.push((&plugin.file, component.clone()));
+            contents.plugins.push((plugin.name.clone(), component));
+        }
+        Ok(contents)
     }
 
+    /// What the files looked like when they were read.
     pub fn stamps(&self) -> impl Iterator<Item = (&Path, Stamp)> {
-        self.files.iter().map(|(path, stamp, _)| (path.as_path(), *stamp))
+        self.stamps.iter().map(|(path, stamp)| (path.as_path(), *stamp))
     }
 
-    pub fn into_items(self) -> impl Iterator<Item = (Item, OwnedFd)> {
-        self.files.into_iter().map(|(path, _, fd)| (Item::File { path }, fd))
+    /// Copies of the descriptors, for a worker.
+    pub fn items(&self) -> io::Result<Vec<(Item, OwnedFd)>> {
+        let files = self
+            .files
+            .iter()
+            .map(|(path, held)| Ok((Item::File { path: path.clone() }, held.try_clone()?)));
+        let plugins = self
+            .plugins
+            .iter()
+            .map(|(name, component)| Ok((Item::Plugin { name: name.clone() }, component.try_clone()?)));
+        files.chain(plugins).collect()
+    }
+
+    pub fn plugin(&self, name: &str) -> Option<&Arc<OwnedFd>> {
+        let found = self.plugins.iter().find(|(known, _)| known == name);
+        found.map(|(_, component)| component)
+    }
+
+    /// This component is in force, whatever the plugin's file holds.
+    pub fn set_plugin(&mut self, name: &str, component: Arc<OwnedFd>) {
+        if let Some((_, held)) = self.plugins.iter_mut().find(|(known, _)| known == name) {
+            *held = component;
+        }
     }
 }
 
@@ -90,13 +142,10 @@ fn check_mode(config: &Config, path: &Path, file: &File) -> anyhow::Result<()> {
 
 /// Replaces the file at `path` by a component in sealed memory, at once as far as others can see, keeping mode and owner. Returns the new
 /// file's stamp.
-pub fn replace(path: &Path, component: OwnedFd) -> anyhow::Result<Stamp> {
-    // Sealed memory and nothing else: another kind of file could change while it is read, or hold us up.
-    let seals = fcntl(&component, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
-    if !seals.is_ok_and(|seals| seals.contains(SEALED)) {
-        bail!("the component must come as sealed memory");
-    }
-    let mut component = File::from(component);
+pub fn replace(path: &Path, component: &OwnedFd) -> anyhow::Result<Stamp> {
+    check_sealed(component).context("the component")?;
+    let mut component = File::from(component.try_clone()?);
+    component.rewind()?;
     if component.metadata()?.len() > FILE_BYTES_MAX {
         bail!("a component of more than {FILE_BYTES_MAX} bytes");
     }
@@ -145,7 +194,7 @@ mod tests {
         let path = folder.path().join("a.wasm");
         std::fs::write(&path, "old").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o640)).unwrap();
-        let stamp = replace(&path, sealed_memory(b"new one").unwrap()).unwrap();
+        let stamp = replace(&path, &sealed_memory(b"new one").unwrap()).unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new one");
         let metadata = std::fs::metadata(&path).unwrap();
         assert_eq!(metadata.permissions().mode() & 0o777, 0o640);
@@ -158,8 +207,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
         std::fs::write(&path, "old").unwrap();
-        let error = replace(&path, File::open(&path).unwrap().into()).unwrap_err();
-        assert_eq!(error.to_string(), "the component must come as sealed memory");
+        let error = replace(&path, &File::open(&path).unwrap().into()).unwrap_err();
+        assert_eq!(format!("{error:#}"), "the component: is no sealed memory");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
     }
 

@@ -12,7 +12,7 @@ use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
 use super::*;
-use crate::worker_link::{self, Update};
+use crate::worker_link::{self, InForce, Kept, Update};
 
 const CONFIG: &str = "GATEPOST_TEST_CONFIG";
 /// Longer than anything here takes, so that a fault ends a test.
@@ -47,7 +47,7 @@ fn supervisor_process() {
     std::process::exit(0);
 }
 
-/// Says what it got, and does what the plugin file `commands` says.
+/// Says what it got, and takes it over unless the plugin's component says otherwise.
 #[test]
 #[ignore = "the worker of the other tests"]
 fn worker_process() {
@@ -64,7 +64,7 @@ fn worker_process() {
             .as_ref()
             .map(|users| String::from_utf8_lossy(&users.bytes).into_owned());
         println!(
-            "worker {} has [{cause}] uid={} gid={} groups={:?} users={users:?} plugins={:?} listeners={}",
+            "worker {} has [{cause}] uid={} gid={} groups={:?} users={users:?} plugins={:?} kept={:?} listeners={}",
             std::process::id(),
             nix::unistd::Uid::effective(),
             nix::unistd::Gid::effective(),
@@ -74,6 +74,7 @@ fn worker_process() {
                 .iter()
                 .map(|plugin| String::from_utf8_lossy(&plugin.bytes))
                 .collect::<Vec<_>>(),
+            bundle.kept.iter().map(|kept| &kept.why).collect::<Vec<_>>(),
             listeners.join(", "),
         );
     };
@@ -110,6 +111,7 @@ fn worker_process() {
         .build()
         .unwrap();
     let (link, mut updates) = (startup.link, startup.updates);
+    let state_dir = startup.bundle.config.state_dir.clone();
     let admin = startup.admin_socket;
     // Each connection to the admin socket is one command.
     std::thread::spawn({
@@ -122,8 +124,10 @@ fn worker_process() {
                 BufReader::new(&stream).read_line(&mut line).unwrap();
                 let outcome = match line.trim_end() {
                     "reload" => handle.block_on(link.reload()),
-                    "store" => handle.block_on(link.store_plugin("policy", b"stored")),
-                    "store unknown" => handle.block_on(link.store_plugin("unknown", b"stored")),
+                    command if command.starts_with("load ") => {
+                        let (plugin, component) = command[5..].split_once(' ').unwrap();
+                        handle.block_on(link.load_plugin(plugin, component.as_bytes()))
+                    }
                     other => Err(format!("what is {other:?}?")),
                 };
                 writeln!(stream, "{outcome:?}").unwrap();
@@ -134,13 +138,46 @@ fn worker_process() {
         match updates.blocking_recv().unwrap() {
             Update::Reload { bundle, cause, done } => {
                 say(&bundle, &cause);
-                done.finish(&Ok("in force".into()));
+                done.finish(verdict(&bundle.plugins[0].bytes));
+            }
+            Update::Load {
+                plugin,
+                component,
+                done,
+            } => {
+                let text = String::from_utf8_lossy(&component).into_owned();
+                println!("worker tries {plugin} {text}");
+                let go = state_dir.join("go");
+                while text == "slow" && !go.exists() {
+                    std::thread::park_timeout(Duration::from_millis(5));
+                }
+                done.finish(verdict(&component));
             }
             Update::Drain => {
                 println!("worker drains");
                 std::process::exit(0);
             }
         }
+    }
+}
+
+/// What the worker makes of a component: it is bad, worse than the version before, deadly, or good.
+fn verdict(component: &[u8]) -> Result<InForce, String> {
+    let kept = |why: &str| Kept {
+        plugin: "policy".into(),
+        why: why.into(),
+    };
+    match component {
+        b"bad" => Err("the component is bad".into()),
+        b"deadly" => std::process::exit(3),
+        b"worse" => Ok(InForce {
+            said: "in force".into(),
+            kept: vec![kept("the component is worse")],
+        }),
+        _ => Ok(InForce {
+            said: "in force".into(),
+            kept: Vec::new(),
+        }),
     }
 }
 
@@ -242,18 +279,23 @@ impl Relay {
     }
 
     fn ask(&self, command: &str) -> String {
-        let path = self.folder.path().join("state/admin.sock");
-        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
-        writeln!(stream, "{command}").unwrap();
-        let mut answer = String::new();
-        BufReader::new(stream).read_line(&mut answer).unwrap();
-        answer.trim_end().to_owned()
+        ask(&self.folder.path().join("state"), command)
     }
 
     fn ends(&mut self) {
         self.says("supervisor ends well");
         self.supervisor.wait().unwrap();
     }
+}
+
+/// One command to the worker of a `state_dir`, and its answer.
+fn ask(state_dir: &Path, command: &str) -> String {
+    let mut stream = std::os::unix::net::UnixStream::connect(state_dir.join("admin.sock")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    writeln!(stream, "{command}").unwrap();
+    let mut answer = String::new();
+    BufReader::new(stream).read_line(&mut answer).unwrap();
+    answer.trim_end().to_owned()
 }
 
 fn configuration(listeners: &[&str]) -> String {
@@ -373,19 +415,128 @@ fn a_changed_file_is_passed_on() {
 }
 
 #[test]
-fn the_worker_can_have_a_plugin_file_replaced() {
+fn a_plugin_that_the_worker_loads_replaces_its_file() {
     let mut relay = Relay::start();
     relay.says("\"event\":\"ready\"");
     let path = relay.folder.path().join("policy.wasm");
-    assert_eq!(relay.ask("store"), format!("Ok(\"{} replaced\")", path.display()));
-    assert_eq!(std::fs::read(&path).unwrap(), b"stored");
-    assert_eq!(
-        relay.ask("store unknown"),
-        "Err(\"no plugin \\\"unknown\\\" is configured\")"
-    );
+    assert_eq!(relay.ask("load policy two"), "Ok(\"in force\")");
+    assert_eq!(std::fs::read(&path).unwrap(), b"two");
+    assert_eq!(relay.ask("load policy bad"), "Err(\"the component is bad\")");
+    assert_eq!(std::fs::read(&path).unwrap(), b"two");
+    let unknown = relay.ask("load unknown three");
+    assert!(unknown.contains("no plugin \\\"unknown\\\" is configured"), "{unknown}");
     // No reload for what the worker knows: the next one is that of the users file.
     relay.write("users", "bob");
-    assert!(relay.says(" has [").contains("/users]"));
+    let has = relay.says(" has [");
+    assert!(has.contains("/users]") && has.contains("plugins=[\"two\"]"), "{has}");
+}
+
+#[test]
+fn what_was_read_before_a_load_does_not_undo_it() {
+    let mut relay = Relay::start();
+    relay.says("\"event\":\"ready\"");
+    let state = relay.folder.path().join("state");
+    std::thread::scope(|scope| {
+        let load = scope.spawn(|| ask(&state, "load policy slow"));
+        relay.says("worker tries policy slow");
+        // Now, with the old file still there, everything is to be read again.
+        relay.signal(Signal::SIGHUP);
+        relay.says("the reload waits");
+        // Those who ask meanwhile are told what comes of what they asked for.
+        let reload = scope.spawn(|| ask(&state, "reload"));
+        relay.write("state/go", "");
+        assert_eq!(load.join().unwrap(), "Ok(\"in force\")");
+        assert!(relay.says(" has [").contains("[SIGHUP]"));
+        assert!(relay.seen.last().unwrap().contains("plugins=[\"slow\"]"));
+        assert_eq!(reload.join().unwrap(), "Ok(\"in force\")");
+    });
+}
+
+/// Kills the worker, and gives why the next one does not get the files on disk, and what it says that it has. It is ready then.
+fn next_worker(relay: &mut Relay, worker: Pid) -> (String, String) {
+    kill(worker, Signal::SIGKILL).unwrap();
+    relay.says("the worker died");
+    let why = relay.says("the new worker gets what was in force");
+    let has = relay.says("has [start]");
+    relay.says("\"event\":\"ready\"");
+    (why, has)
+}
+
+#[test]
+fn a_new_worker_gets_what_was_in_force_and_not_what_was_refused() {
+    let mut relay = Relay::start();
+    let start = relay.says("has [start]");
+    let before = listeners(&start);
+    relay.says("\"event\":\"ready\"");
+
+    // Refused by the worker: nothing of it stays, though all of it is on disk, written in place.
+    relay.write("users", "mallory");
+    relay.write("policy.wasm", "bad");
+    relay.write("gatepost.toml", &configuration(&["b"]));
+    assert_eq!(relay.ask("reload"), "Err(\"the component is bad\")");
+    let (why, second) = next_worker(&mut relay, pid_in(&start));
+    assert!(why.contains("the component is bad") && why.contains("SIGHUP"), "{why}");
+    assert!(second.contains("users=Some(\"alice\") plugins=[\"one\"]"), "{second}");
+    assert_eq!(listeners(&second), before);
+    assert!(TcpStream::connect(before[0].2).is_ok());
+
+    // Refused by the supervisor.
+    relay.write("gatepost.toml", "hostnam = \"x\"\n");
+    relay.signal(Signal::SIGHUP);
+    relay.says("reload failed");
+    let (why, third) = next_worker(&mut relay, pid_in(&second));
+    assert!(why.contains("hostnam"), "{why}");
+    assert!(third.contains("users=Some(\"alice\") plugins=[\"one\"]"), "{third}");
+
+    // A file that is gone altogether, and nobody has asked about it.
+    std::fs::remove_file(relay.folder.path().join("users")).unwrap();
+    let (_, fourth) = next_worker(&mut relay, pid_in(&third));
+    assert!(fourth.contains("users=Some(\"alice\")"), "{fourth}");
+
+    // Mended, it is taken over, and is what the next one gets; there is nothing wrong any more.
+    relay.write("users", "bob");
+    relay.write("policy.wasm", "two");
+    relay.write("gatepost.toml", &configuration(&["a"]));
+    assert_eq!(relay.ask("reload"), "Ok(\"in force\")");
+    let (why, fifth) = next_worker(&mut relay, pid_in(&fourth));
+    assert!(!why.contains("refused"), "{why}");
+    assert!(fifth.contains("users=Some(\"bob\") plugins=[\"two\"]"), "{fifth}");
+}
+
+#[test]
+fn a_new_worker_gets_the_version_of_a_plugin_that_was_in_force() {
+    let mut relay = Relay::start();
+    let start = relay.says("has [start]");
+    relay.says("\"event\":\"ready\"");
+    // Taken over but for the plugin, whose version before stays.
+    relay.write("policy.wasm", "worse");
+    relay.write("users", "bob");
+    assert_eq!(relay.ask("reload"), "Ok(\"in force\")");
+    let (why, second) = next_worker(&mut relay, pid_in(&start));
+    assert!(why.contains("the component is worse"), "{why}");
+    assert!(
+        second.contains("users=Some(\"bob\") plugins=[\"one\"]")
+            && second.contains("kept=[\"the component is worse\"]"),
+        "{second}"
+    );
+
+    // One that came by `plugin load`, whatever is written over its file then.
+    assert_eq!(relay.ask("load policy loaded"), "Ok(\"in force\")");
+    relay.write("policy.wasm", "bad");
+    relay.says("/policy.wasm]");
+    let (_, third) = next_worker(&mut relay, pid_in(&second));
+    assert!(third.contains("plugins=[\"loaded\"]"), "{third}");
+
+    // What kills the worker that tries it is not tried a second time.
+    relay.write("policy.wasm", "deadly");
+    relay.says("exited with status 3");
+    let why = relay.says("the new worker gets");
+    assert!(why.contains("died while it took over a change"), "{why}");
+    let fourth = relay.says("has [start]");
+    assert!(fourth.contains("plugins=[\"loaded\"]"), "{fourth}");
+    relay.says("\"event\":\"ready\"");
+    relay.signal(Signal::SIGTERM);
+    relay.ends();
 }
 
 #[test]

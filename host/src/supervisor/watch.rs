@@ -1,4 +1,4 @@
-//! Which of the opened files have changed since.
+//! Which of the files that were read have changed since.
 //!
 //! Looks at each file's size, time and inode every [`LOOK_EVERY`] instead of asking the kernel for events: that sees a replaced file, one that
 //! was written in place, a link that was turned (as Kubernetes does with secrets) and a network file system alike, needs no thread, and
@@ -10,7 +10,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::open::Opened;
+use super::open::Contents;
 
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
@@ -40,18 +40,28 @@ pub struct Watch {
 }
 
 struct Watched {
-    /// What it looked like when it was opened.
+    /// What it looked like when it was read.
     known: Stamp,
     /// What it looked like last, if that is something else.
     seen: Option<Stamp>,
 }
 
 impl Watch {
-    pub fn new(opened: &Opened) -> Watch {
+    pub fn new(contents: &Contents) -> Watch {
         let watched = |(path, known): (&Path, Stamp)| (path.to_owned(), Watched { known, seen: None });
         Watch {
-            files: opened.stamps().map(watched).collect(),
+            files: contents.stamps().map(watched).collect(),
             next_look: Instant::now() + LOOK_EVERY,
+        }
+    }
+
+    /// Watches these files and no others. What is known of one that was watched before stays so.
+    pub fn follow(&mut self, contents: &Contents) {
+        let mut before = std::mem::replace(self, Watch::new(contents));
+        for (path, watched) in &mut self.files {
+            if let Some(known) = before.files.remove(path) {
+                *watched = known;
+            }
         }
     }
 
@@ -60,7 +70,7 @@ impl Watch {
     }
 
     /// Looks, if it is time to. Returns the files that have changed and settled. One that is not there has not changed: it is about to be
-    /// replaced, and what was opened stays in force.
+    /// replaced, and what was read stays in force.
     pub fn look(&mut self, now: Instant) -> Vec<PathBuf> {
         if now < self.next_look {
             return Vec::new();
@@ -90,7 +100,7 @@ impl Watch {
         }
     }
 
-    /// The supervisor has changed a file itself.
+    /// The supervisor has read a file again, or changed it itself.
     pub fn know(&mut self, path: &Path, stamp: Stamp) {
         if let Some(watched) = self.files.get_mut(path) {
             *watched = Watched {

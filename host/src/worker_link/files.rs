@@ -27,6 +27,8 @@ pub struct Bundle {
     pub secrets: Secrets,
     /// In the order of the configuration.
     pub plugins: Vec<PluginFile>,
+    /// Those of the plugins whose file holds something newer that is no good.
+    pub kept: Vec<Kept>,
 }
 
 /// What must not be found in a log or in a core dump. Wiped when dropped.
@@ -54,7 +56,7 @@ pub struct PluginFile {
     pub bytes: Bytes,
 }
 
-/// Every file that a configuration names for the supervisor to open, each once, with the most bytes that it may have.
+/// Every file but the plugins' that a configuration names for the supervisor to read, each once, with the most bytes that it may have.
 pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
     let mut files: Vec<(PathBuf, u64)> = Vec::new();
     let mut add = |path: &Path, most: u64| match files.iter_mut().find(|(known, _)| known == path) {
@@ -73,9 +75,6 @@ pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
     }
     if let Some(token) = &config.admin.token_file {
         add(token, SECRET_BYTES_MAX);
-    }
-    for plugin in &config.plugins {
-        add(&plugin.file, FILE_BYTES_MAX);
     }
     files
 }
@@ -125,12 +124,17 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     }
     let (mut text, mut listeners, mut admin_http) = (None, Vec::new(), None);
     let mut files = Files(HashMap::new());
+    let mut components = HashMap::new();
     for (item, fd) in header.items.into_iter().zip(fds) {
         match item {
             Item::Config => text = Some(String::from_utf8(read(fd, CONFIG_BYTES_MAX)?.to_vec())?),
             Item::File { path } => {
                 let bytes = read(fd, FILE_BYTES_MAX).with_context(|| path.display().to_string())?;
                 files.0.insert(path, bytes);
+            }
+            Item::Plugin { name } => {
+                let bytes = read(fd, FILE_BYTES_MAX).with_context(|| format!("plugin {name:?}"))?;
+                components.insert(name, Bytes::copy_from_slice(&bytes));
             }
             Item::Listener { name, address, socket } => {
                 listeners.push(BoundListener {
@@ -184,10 +188,12 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
         secrets.admin_token = Some(files.line(path)?);
     }
     let plugin = |plugin: &crate::config::Plugin| {
+        let bytes = components.remove(&plugin.name);
         anyhow::Ok(PluginFile {
             name: plugin.name.clone(),
             path: plugin.file.clone(),
-            bytes: Bytes::copy_from_slice(files.get(&plugin.file)?),
+            bytes: bytes
+                .with_context(|| format!("{}: the supervisor did not pass this file", plugin.file.display()))?,
         })
     };
     let plugins = config.plugins.iter().map(plugin).collect::<Result<_, _>>()?;
@@ -197,10 +203,11 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
         admin_http,
         secrets,
         plugins,
+        kept: header.kept,
     })
 }
 
-fn read(fd: OwnedFd, most: u64) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+pub(super) fn read(fd: OwnedFd, most: u64) -> anyhow::Result<Zeroizing<Vec<u8>>> {
     let mut file = std::fs::File::from(fd);
     // At once in the right size: a buffer that grows leaves copies behind that are not wiped.
     let expected = file.metadata()?.len().min(most);

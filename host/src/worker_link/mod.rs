@@ -1,9 +1,12 @@
 //! How the worker gets everything that it cannot open itself: the link to its supervisor.
 //!
 //! The worker's standard input is a socket to the supervisor. Over it come *bundles*: the configuration as text, the bound listeners,
-//! and every certificate, key, users file, password file and plugin as an open descriptor. The worker reads a descriptor once, to
-//! its end, and closes it; it never learns how to open one of these files again. A bundle comes at the start and at every reload, always
-//! whole, so that there is one way in which things change. [`receive`] is the first thing that a worker does, before it has a second thread.
+//! and what every certificate, key, users file, password file and plugin held, as sealed memory. The worker reads a descriptor once, to
+//! its end, and closes it; it never learns how to open one of these files. A bundle comes at the start and at every reload, always
+//! whole. A load of one plugin goes the same way: the worker asks for it, and takes it over when the supervisor says so. One thing is under way
+//! at a time, in the order that the supervisor gives, and the worker says of each whether it is in force; so that nothing older ever
+//! replaces something newer, and the supervisor knows what to start another worker with. [`receive`] is the first thing that a
+//! worker does, before it has a second thread.
 //!
 //! The link is local and both ends are the same executable, so a message that does not parse is a fault, not an input: the worker ends,
 //! and the supervisor starts another one. If the supervisor goes away, the worker drains.
@@ -11,7 +14,7 @@
 mod files;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read, Seek, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,6 +34,7 @@ use crate::tls::CertificatePem;
 pub use files::{Bundle, PluginFile, Secrets, UsersFile};
 pub(crate) use files::{FILE_BYTES_MAX, files_of};
 pub(crate) use wire::{Header, Item, ToSupervisor, ToWorker, pair, receive_message, send_message};
+pub use wire::{InForce, Kept};
 
 /// The argument that makes the executable a worker. Nobody types it: without a link as its standard input a worker ends at once.
 pub const WORKER_ARGUMENT: &str = "worker";
@@ -73,21 +77,39 @@ pub enum Update {
         cause: String,
         done: Done,
     },
+    /// Make this component the plugin's version in force, if it is good. That was asked for by [`Link::load_plugin`].
+    Load {
+        plugin: String,
+        component: Vec<u8>,
+        done: Done,
+    },
     /// Stop accepting, let the sessions end, then exit with status 0, all within [`DRAIN_TIME`]. Also when the supervisor is gone.
     Drain,
 }
 
-/// Hands the outcome of a reload to those who asked for it.
-#[must_use = "somebody may wait for the outcome"]
-pub struct Done(Vec<Asked>);
+/// Hands the outcome of an update to the supervisor, and to those who asked for the reload. The supervisor sends nothing more before it.
+#[must_use = "the supervisor waits for the outcome"]
+pub struct Done {
+    link: Link,
+    asked: Vec<Asked>,
+}
 
 impl Done {
-    /// A sentence for people: what is in force now, or what is not and why.
-    pub fn finish(self, outcome: &Result<String, String>) {
-        for asked in self.0 {
-            // Who asked may have gone meanwhile.
-            let _ = asked.send(outcome.clone());
+    /// What is in force now, or why what was in force stays.
+    pub fn finish(self, outcome: Result<InForce, String>) {
+        let told = outcome.as_ref().map(|in_force| in_force.said.clone());
+        let told = told.map_err(String::clone);
+        if let Err(error) = send_message(&*self.link.socket, &ToSupervisor::Settled(outcome), &[]) {
+            tracing::error!(error = %error, "the supervisor cannot be told what is in force");
         }
+        answer(self.asked, &told);
+    }
+}
+
+fn answer(asked: Vec<Asked>, outcome: &Result<String, String>) {
+    for asked in asked {
+        // Who asked may have gone meanwhile.
+        let _ = asked.send(outcome.clone());
     }
 }
 
@@ -103,8 +125,21 @@ type Asked = oneshot::Sender<Result<String, String>>;
 
 #[derive(Default)]
 struct Waiting {
-    reloads: Vec<Asked>,
-    stores: Vec<Asked>,
+    /// In the order in which they asked.
+    reloads: VecDeque<Asked>,
+    reloads_answered: u64,
+    /// By the number of the load.
+    loads: HashMap<u64, Asked>,
+    last_load: u64,
+}
+
+impl Waiting {
+    /// The reloads that an answer to the first `asked` of all answers.
+    fn reloads(&mut self, asked: u64) -> Vec<Asked> {
+        let count = asked.saturating_sub(self.reloads_answered) as usize;
+        self.reloads_answered = self.reloads_answered.max(asked);
+        self.reloads.drain(..count.min(self.reloads.len())).collect()
+    }
 }
 
 impl Link {
@@ -116,38 +151,41 @@ impl Link {
     /// Has everything read again, as SIGHUP does, and returns when it is in force: the sentence given to [`Done::finish`], or why
     /// the old state stays. Whoever handles the [`Update`]s must not wait for this.
     pub async fn reload(&self) -> Result<String, String> {
-        self.ask(&ToSupervisor::Reload, &[], |waiting| &mut waiting.reloads)
-            .await
-    }
-
-    /// Has a plugin's configured file replaced by `component`, atomically. The caller has made that version live already, or does so
-    /// afterwards: no reload follows.
-    pub async fn store_plugin(&self, name: &str, component: &[u8]) -> Result<String, String> {
-        let sealed = sealed_memory(component).map_err(|error| format!("no memory for the component: {error}"))?;
-        let message = ToSupervisor::Store {
-            plugin: name.to_owned(),
-        };
-        self.ask(&message, &[sealed], |waiting| &mut waiting.stores).await
-    }
-
-    async fn ask(
-        &self,
-        message: &ToSupervisor,
-        fds: &[OwnedFd],
-        queue: fn(&mut Waiting) -> &mut Vec<Asked>,
-    ) -> Result<String, String> {
         let (sender, receiver) = oneshot::channel();
         {
-            // Sent under the lock, so that answers come in the order of the queue.
+            // Sent under the lock, so that the order of the queue is that of the messages.
             let mut waiting = self.waiting.lock();
-            send_message(&*self.socket, message, fds)
-                .map_err(|error| format!("the supervisor cannot be asked: {error}"))?;
-            queue(&mut waiting).push(sender);
+            self.ask(&ToSupervisor::Reload, &[])?;
+            waiting.reloads.push_back(sender);
         }
-        receiver
-            .await
-            .unwrap_or_else(|_| Err("the supervisor is gone".to_owned()))
+        answered(receiver).await
     }
+
+    /// Has a component take a plugin's place: an [`Update::Load`] comes when it is its turn; if that ends well, the supervisor replaces the
+    /// configured file, atomically. Returns when both is done. Whoever handles the [`Update`]s must not wait for this.
+    pub async fn load_plugin(&self, name: &str, component: &[u8]) -> Result<String, String> {
+        let sealed = sealed_memory(component).map_err(|error| format!("no memory for the component: {error}"))?;
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut waiting = self.waiting.lock();
+            let load = waiting.last_load + 1;
+            let plugin = name.to_owned();
+            self.ask(&ToSupervisor::Load { load, plugin }, &[sealed])?;
+            waiting.last_load = load;
+            waiting.loads.insert(load, sender);
+        }
+        answered(receiver).await
+    }
+
+    fn ask(&self, message: &ToSupervisor, fds: &[OwnedFd]) -> Result<(), String> {
+        send_message(&*self.socket, message, fds).map_err(|error| format!("the supervisor cannot be asked: {error}"))
+    }
+}
+
+async fn answered(receiver: oneshot::Receiver<Result<String, String>>) -> Result<String, String> {
+    receiver
+        .await
+        .unwrap_or_else(|_| Err("the supervisor is gone".to_owned()))
 }
 
 /// Takes over from the supervisor. To be called once, first of all, before any thread is started.
@@ -190,16 +228,15 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
     loop {
         let update = match receive_message(&*link.socket) {
             Ok(Some((ToWorker::Bundle, fds))) => reload(link, fds),
-            Ok(Some((ToWorker::Refused { message }, _))) => {
-                let asked = std::mem::take(&mut link.waiting.lock().reloads);
-                Done(asked).finish(&Err(message));
+            Ok(Some((ToWorker::Load { plugin }, fds))) => load(link, plugin, fds),
+            Ok(Some((ToWorker::Refused { message, asked }, _))) => {
+                let asked = link.waiting.lock().reloads(asked);
+                answer(asked, &Err(message));
                 None
             }
-            Ok(Some((ToWorker::Stored { outcome }, _))) => {
-                let mut waiting = link.waiting.lock();
-                if !waiting.stores.is_empty() {
-                    let _ = waiting.stores.remove(0).send(outcome);
-                }
+            Ok(Some((ToWorker::Loaded { load, outcome }, _))) => {
+                let asked = link.waiting.lock().loads.remove(&load);
+                answer(Vec::from_iter(asked), &outcome);
                 None
             }
             Ok(Some((ToWorker::Drain, _))) => Some(Update::Drain),
@@ -224,11 +261,15 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
 }
 
 fn reload(link: &Link, mut fds: Vec<OwnedFd>) -> Option<Update> {
+    let mut done = Done {
+        link: link.clone(),
+        asked: Vec::new(),
+    };
     let assembled = read_header(&mut fds).and_then(|header| {
+        done.asked = link.waiting.lock().reloads(header.asked);
         let cause = header.cause.clone();
         Ok((files::assemble(header, fds)?, cause))
     });
-    let done = Done(std::mem::take(&mut link.waiting.lock().reloads));
     match assembled {
         Ok((bundle, cause)) => Some(Update::Reload {
             bundle: Box::new(bundle),
@@ -237,7 +278,26 @@ fn reload(link: &Link, mut fds: Vec<OwnedFd>) -> Option<Update> {
         }),
         Err(error) => {
             tracing::error!(error = format!("{error:#}"), "reload failed; what was in force stays");
-            done.finish(&Err(format!("{error:#}")));
+            done.finish(Err(format!("{error:#}")));
+            None
+        }
+    }
+}
+
+fn load(link: &Link, plugin: String, fds: Vec<OwnedFd>) -> Option<Update> {
+    let done = Done {
+        link: link.clone(),
+        asked: Vec::new(),
+    };
+    let component = fds.into_iter().next().context("no component came with it");
+    match component.and_then(|fd| files::read(fd, FILE_BYTES_MAX)) {
+        Ok(component) => Some(Update::Load {
+            plugin,
+            component: component.to_vec(),
+            done,
+        }),
+        Err(error) => {
+            done.finish(Err(format!("{error:#}")));
             None
         }
     }
@@ -306,16 +366,53 @@ fn unreachable_part(path: &Path) -> Option<PathBuf> {
 
 /// Bytes as a descriptor that nobody can change any more.
 pub(crate) fn sealed_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     let memory = memfd_create(c"gatepost", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut file = std::fs::File::from(memory);
     file.write_all(bytes)?;
+    seal(file)
+}
+
+/// The same of what a file holds from where it stands; an error if that is more than `most` bytes.
+pub(crate) fn sealed_copy(file: &mut std::fs::File, most: u64) -> io::Result<OwnedFd> {
+    let memory = memfd_create(c"gatepost", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+    let mut copy = std::fs::File::from(memory);
+    if io::copy(&mut file.take(most + 1), &mut copy)? > most {
+        return Err(io::Error::other(format!("more than {most} bytes")));
+    }
+    seal(copy)
+}
+
+fn seal(mut memory: std::fs::File) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    memory.rewind()?;
+    fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALED | SealFlag::F_SEAL_SEAL))?;
+    Ok(memory.into())
+}
+
+/// An error unless a descriptor is memory that nobody can change: another kind of file could change while it is read, or hold us up.
+pub(crate) fn check_sealed(fd: &OwnedFd) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+    let seals = fcntl(fd, FcntlArg::F_GET_SEALS).map(SealFlag::from_bits_truncate);
+    match seals.is_ok_and(|seals| seals.contains(SEALED)) {
+        true => Ok(()),
+        false => Err(io::Error::new(io::ErrorKind::InvalidData, "is no sealed memory")),
+    }
+}
+
+/// What sealed memory holds, if it is that.
+fn read_sealed(fd: &OwnedFd, most: u64) -> io::Result<Vec<u8>> {
+    check_sealed(fd)?;
+    let mut file = std::fs::File::from(fd.try_clone()?);
     file.rewind()?;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(SEALED | SealFlag::F_SEAL_SEAL))?;
-    Ok(file.into())
+    let mut bytes = Vec::new();
+    file.take(most + 1).read_to_end(&mut bytes)?;
+    match bytes.len() as u64 > most {
+        true => Err(io::Error::other(format!("more than {most} bytes"))),
+        false => Ok(bytes),
+    }
 }
 
 /// What makes a descriptor of memory immutable.
-pub(crate) const SEALED: nix::fcntl::SealFlag = nix::fcntl::SealFlag::F_SEAL_WRITE
+const SEALED: nix::fcntl::SealFlag = nix::fcntl::SealFlag::F_SEAL_WRITE
     .union(nix::fcntl::SealFlag::F_SEAL_SHRINK)
     .union(nix::fcntl::SealFlag::F_SEAL_GROW);

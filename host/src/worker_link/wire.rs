@@ -2,7 +2,7 @@
 //!
 //! The socket keeps packets apart (SOCK_SEQPACKET). A message is one packet of JSON with up to [`FDS_PER_PACKET`] descriptors; the rest of its
 //! descriptors follow in packets of their own. Everything that has a size of its own (the configuration, the header of a
-//! bundle) travels as a descriptor, so a packet is always small.
+//! bundle, a message that is too large for a packet) travels as a descriptor, so a packet is always small.
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
@@ -18,10 +18,14 @@ use nix::sys::time::TimeVal;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use super::{read_sealed, sealed_memory};
+
 /// The kernel takes at most 253.
 const FDS_PER_PACKET: usize = 64;
 /// The largest packet, in bytes: names and sentences only.
 const PACKET_BYTES: usize = 16 * 1024;
+/// The largest message, in bytes: errors of thousands of plugins.
+const MESSAGE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// The most descriptors of one message: some thousand certificates and plugins.
 const FDS_MAX: usize = 8 * 1024;
 /// How long the other side may leave the socket full before it counts as dead.
@@ -30,13 +34,20 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ToWorker {
-    /// The first descriptor is the [`Header`] as JSON, then one for each of its items.
+    /// The first descriptor is the [`Header`] as JSON, then one for each of its items. Answered with `Ready` at the start, later with `Settled`.
     Bundle,
-    /// The reload that the worker asked for fails.
+    /// Now is the time for the load that the worker asked for; the descriptor is its component. Answered with `Settled`.
+    Load {
+        plugin: String,
+    },
+    /// The reloads that the worker asked for fail, the first `asked` of them all.
     Refused {
         message: String,
+        asked: u64,
     },
-    Stored {
+    /// What came of that load.
+    Loaded {
+        load: u64,
         outcome: Result<String, String>,
     },
     Drain,
@@ -47,10 +58,28 @@ pub enum ToWorker {
 pub enum ToSupervisor {
     Ready,
     Reload,
-    /// The descriptor is the component, as sealed memory.
-    Store {
+    /// The descriptor is the component, as sealed memory. `load` counts the worker's loads.
+    Load {
+        load: u64,
         plugin: String,
     },
+    /// What came of the bundle or the load that the supervisor sent: it is in force, or what was in force stays.
+    Settled(Result<InForce, String>),
+}
+
+/// What a worker made of a bundle or a load that it took over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InForce {
+    /// A sentence for people.
+    pub said: String,
+    pub kept: Vec<Kept>,
+}
+
+/// A plugin whose newest file is no good, so that the version before it stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Kept {
+    pub plugin: String,
+    pub why: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -65,6 +94,10 @@ pub struct Header {
     pub restarts: u32,
     /// Why there is a bundle: `start`, `SIGHUP`, the files that changed ...
     pub cause: String,
+    /// It answers the first so many reloads that the worker asked for.
+    pub asked: u64,
+    /// Plugins whose component here is older than their file.
+    pub kept: Vec<Kept>,
     pub items: Vec<Item>,
 }
 
@@ -74,9 +107,13 @@ pub struct Header {
 pub enum Item {
     /// The configuration's text.
     Config,
-    /// A file that the configuration names, by the path that it names it with.
+    /// A file that the configuration names, by the path that it names it with; not a plugin's.
     File {
         path: PathBuf,
+    },
+    /// A plugin's component: what its file held, or what is in force instead.
+    Plugin {
+        name: String,
     },
     Listener {
         name: String,
@@ -111,11 +148,20 @@ pub fn is_link(fd: &impl AsFd) -> bool {
 
 /// Sends a message with its descriptors. The caller keeps its own copies.
 pub fn send_message(socket: &impl AsFd, message: &impl Serialize, fds: &[OwnedFd]) -> io::Result<()> {
-    let text = serde_json::to_vec(&(fds.len(), message))?;
-    if text.len() > PACKET_BYTES || fds.len() > FDS_MAX {
+    let mut raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut text = serde_json::to_vec(&(fds.len(), Some(message)))?;
+    // What does not fit into a packet goes before the other descriptors, as one.
+    let large = match text.len() > PACKET_BYTES {
+        true => Some(sealed_memory(&serde_json::to_vec(message)?)?),
+        false => None,
+    };
+    if let Some(large) = &large {
+        raw.insert(0, large.as_raw_fd());
+        text = serde_json::to_vec(&(raw.len(), ()))?;
+    }
+    if raw.len() > FDS_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too large"));
     }
-    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let mut rest = raw.chunks(FDS_PER_PACKET);
     send_packet(socket, &text, rest.next().unwrap_or_default())?;
     rest.try_for_each(|fds| send_packet(socket, b"+", fds))
@@ -145,7 +191,7 @@ pub fn receive_message<M: DeserializeOwned>(socket: &impl AsFd) -> io::Result<Op
     let Some((text, mut fds)) = receive_packet(socket)? else {
         return Ok(None);
     };
-    let (expected, message): (usize, M) = serde_json::from_slice(&text)?;
+    let (expected, message): (usize, Option<M>) = serde_json::from_slice(&text)?;
     if expected > FDS_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "too many descriptors"));
     }
@@ -161,6 +207,11 @@ pub fn receive_message<M: DeserializeOwned>(socket: &impl AsFd) -> io::Result<Op
         }
         fds.extend(more);
     }
+    let message = match message {
+        Some(message) => message,
+        None if fds.is_empty() => return Err(io::Error::new(io::ErrorKind::InvalidData, "an empty message")),
+        None => serde_json::from_slice(&read_sealed(&fds.remove(0), MESSAGE_BYTES_MAX)?)?,
+    };
     Ok(Some((message, fds)))
 }
 
@@ -230,13 +281,14 @@ mod tests {
                 &ours,
                 &ToWorker::Refused {
                     message: count.to_string(),
+                    asked: 0,
                 },
                 &fds,
             )
             .unwrap();
             drop(fds);
             let (message, fds) = receive_message::<ToWorker>(&theirs).unwrap().unwrap();
-            assert!(matches!(message, ToWorker::Refused { message } if message == count.to_string()));
+            assert!(matches!(message, ToWorker::Refused { message, .. } if message == count.to_string()));
             assert_eq!(fds.len(), count);
             for (place, fd) in fds.into_iter().enumerate() {
                 let mut text = String::new();
@@ -246,6 +298,20 @@ mod tests {
         }
         drop(ours);
         assert!(receive_message::<ToWorker>(&theirs).unwrap().is_none());
+    }
+
+    #[test]
+    fn a_message_may_be_larger_than_a_packet() {
+        let (ours, theirs) = pair().unwrap();
+        let long = "why ".repeat(PACKET_BYTES);
+        let outcome = ToSupervisor::Settled(Err(long.clone()));
+        send_message(&ours, &outcome, &[tempfile::tempfile().unwrap().into()]).unwrap();
+        let (message, fds) = receive_message::<ToSupervisor>(&theirs).unwrap().unwrap();
+        assert!(matches!(message, ToSupervisor::Settled(Err(why)) if why == long));
+        assert_eq!(fds.len(), 1);
+        // A file that is not sealed could be anything, a pipe that nobody writes to for one.
+        send_packet(&ours, b"[1,null]", &[tempfile::tempfile().unwrap().as_raw_fd()]).unwrap();
+        assert!(receive_message::<ToSupervisor>(&theirs).is_err());
     }
 
     #[test]

@@ -39,6 +39,8 @@ pub const RESPONSE_HEADER_BYTES_MAX: usize = 64 * 1024;
 /// What one plugin may connect to.
 pub struct Endpoints {
     named: BTreeMap<String, Named>,
+    /// Nobody is connected to: the other side seems to close without a word (true), or to be unreachable.
+    scratch: Option<bool>,
     tls: Option<Arc<rustls::ClientConfig>>,
 }
 
@@ -101,7 +103,16 @@ impl Endpoints {
         });
         Endpoints {
             named: named.collect(),
+            scratch: None,
             tls: None,
+        }
+    }
+
+    /// Endpoints of the same names that lead nowhere, for probes: they answer with nothing, or fail.
+    pub fn scratch(endpoints: &BTreeMap<String, Endpoint>, answer: bool) -> Endpoints {
+        Endpoints {
+            scratch: Some(answer),
+            ..Endpoints::new(endpoints)
         }
     }
 
@@ -115,6 +126,8 @@ impl Endpoints {
         let permit = Arc::clone(&named.connections).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed: it lives as long as the endpoints");
         let stream: Box<dyn Stream> = match &named.endpoint {
+            _ if self.scratch == Some(true) => Box::new(tokio::io::empty()),
+            _ if self.scratch == Some(false) => return Err(EndpointError::Unreachable("this is a probe".into())),
             Endpoint::Tcp { host, port } => Box::new(tcp(host, *port).await?),
             Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(unreachable)?),
             Endpoint::Tls { host, port } => {

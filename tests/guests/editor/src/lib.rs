@@ -11,7 +11,7 @@ pub struct Config {
     refuse: Vec<String>,
     /// Local parts that it discards.
     discard: Vec<String>,
-    /// It allows every recipient to be relayed, and edits none.
+    /// It allows who is trusted to relay to every recipient, and edits none.
     allow: bool,
 }
 
@@ -37,7 +37,7 @@ impl OnEhlo for Editor {
 }
 
 impl OnRcpt for Editor {
-    fn on_rcpt(&self, _: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
+    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
         let local = recipient.local.as_str();
         let named = |list: &[String]| list.iter().any(|name| name == local);
         if named(&self.0.refuse) {
@@ -47,7 +47,10 @@ impl OnRcpt for Editor {
             return Answer::discard();
         }
         if self.0.allow {
-            return Answer::pass().allow_relay();
+            return match session.peer().trusted {
+                true => Answer::pass().allow_relay(),
+                false => Answer::pass(),
+            };
         }
         match local {
             "alias" => Answer::pass().rewrite_recipient("real@ours.test"),
