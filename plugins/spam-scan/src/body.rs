@@ -3,7 +3,7 @@
 //! It takes any bytes and never fails: what is broken is read as plain text. It never follows a reference and never decodes what is not
 //! text. The work is linear in the bytes it is given; parts, their depth, and the length of a tag and of a link's host are bounded.
 
-use crate::bytes::{find_byte, line_end};
+use crate::bytes::{find_byte, letters, line_end};
 use crate::header::{self, Fields};
 use crate::phrases::{ENDS, Met, NOTHING, Phrases, SPACE, START, symbol};
 
@@ -358,21 +358,16 @@ fn decode_base64(text: &[u8]) -> Vec<u8> {
     decoded
 }
 
-/// Bytes up to the first one that has a flag of `stop`.
+/// Bytes up to the first one that has a flag of `stop`, of which no letter has one.
 fn word_length(text: &[u8], stop: u16) -> usize {
-    /// Bytes in a turn of the loop.
-    const GROUP: usize = 4;
-    let stops = |byte: &u8| CLASS[usize::from(*byte)] & stop != 0;
-    let mut groups = text.chunks_exact(GROUP);
     let mut length = 0;
-    for group in &mut groups {
-        if let Some(within) = group.iter().position(stops) {
-            return length + within;
+    loop {
+        length += letters(&text[length..]);
+        match text.get(length) {
+            Some(byte) if CLASS[usize::from(*byte)] & stop == 0 => length += 1,
+            _ => return length,
         }
-        length += GROUP;
     }
-    let rest = groups.remainder();
-    length + rest.iter().position(stops).unwrap_or(rest.len())
 }
 
 fn find(text: &[u8], what: &[u8]) -> Option<usize> {

@@ -26,6 +26,33 @@ pub fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
         .map(|within| place + within)
 }
 
+/// How many ASCII letters `text` begins with.
+pub fn letters(text: &[u8]) -> usize {
+    /// The bit for small letters.
+    const SMALL: u64 = LOW * 0x20;
+    // With these added, the high bit of a byte below 0x80 says that it is `a` or above, and that it is above `z`.
+    const FROM_A: u64 = LOW * (0x80 - b'a' as u64);
+    const ABOVE_Z: u64 = LOW * (0x7f - b'z' as u64);
+    let mut words = text.chunks_exact(WORD);
+    let mut place = 0;
+    for word in &mut words {
+        let word = u64::from_le_bytes(word.try_into().expect("chunks_exact gives that many"));
+        // Without their high bits, so that no byte carries into the next; `word` itself tells those that had it.
+        let small = (word | SMALL) & !HIGH;
+        let letters = (small + FROM_A) & !(small + ABOVE_Z) & !word & HIGH;
+        if letters != HIGH {
+            return place + (letters ^ HIGH).trailing_zeros() as usize / 8;
+        }
+        place += WORD;
+    }
+    let rest = words.remainder();
+    place
+        + rest
+            .iter()
+            .position(|byte| !byte.is_ascii_alphabetic())
+            .unwrap_or(rest.len())
+}
+
 /// The place behind the next LF from `from` on.
 pub fn line_end(text: &[u8], from: usize) -> Option<usize> {
     find_byte(text.get(from..)?, b'\n').map(|place| from + place + 1)
@@ -46,6 +73,14 @@ mod tests {
                     assert_eq!(find_byte(&text, 10), Some(place), "{length} {place} {filler}");
                     assert_eq!(find_byte(&text, 10 ^ 128), None);
                 }
+            }
+        }
+        for byte in 0..=255 {
+            for place in 0..20 {
+                let mut text = *b"abcxyzABCXYZmMnNqQrR";
+                text[place] = byte;
+                let expected = if byte.is_ascii_alphabetic() { text.len() } else { place };
+                assert_eq!(letters(&text), expected, "{byte} {place}");
             }
         }
         assert_eq!(find_byte(b"", 10), None);
