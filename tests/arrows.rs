@@ -55,7 +55,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
     for entry in std::fs::read_dir(folder).expect("a folder") {
         let path = entry.expect("an entry").path();
         let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        if name == "tests" || name.ends_with("_tests") || name.starts_with("test_") {
+        if name == "tests" || name.ends_with("_tests") {
             continue;
         }
         if path.is_dir() {

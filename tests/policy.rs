@@ -103,6 +103,106 @@ fn who_misbehaves_hurts_nobody_else_and_the_client_gets_the_configured_answer() 
 }
 
 #[test]
+fn a_failure_has_the_configured_answer_at_every_stage() {
+    /// The replies of a whole session, up to the first that refuses.
+    fn replies(relay: &Relay) -> Vec<(&'static str, String)> {
+        let mut client = Client::connect(relay.address("mx"));
+        let mut replies = vec![("on-connect", client.reply())];
+        for (stage, line) in [
+            ("on-ehlo", "EHLO client.test"),
+            ("on-mail", "MAIL FROM:<me@elsewhere.test>"),
+            ("on-rcpt", "RCPT TO:<u@ours.test>"),
+            ("on-data", "DATA"),
+            ("on-message", "Subject: x\r\n\r\nbody\r\n."),
+        ] {
+            if replies.last().is_some_and(|(_, reply)| reply.starts_with(['4', '5'])) {
+                break;
+            }
+            client.line(line);
+            replies.push((stage, client.reply()));
+        }
+        replies
+    }
+    for (on_failure, expected) in [
+        ("defer", "451 4.3.0 "),
+        ("reject", "550 5.3.0 "),
+        ("skip", "250 2.0.0 "),
+    ] {
+        for stage in ["on-connect", "on-ehlo", "on-mail", "on-data", "on-message"] {
+            // The banner has codes of its own.
+            let expected = match (stage, on_failure) {
+                ("on-connect", "defer") => "421 4.3.0 ",
+                ("on-connect", "reject") => "554 5.3.0 ",
+                _ => expected,
+            };
+            let toml = format!("on_failure = \"{on_failure}\"\n[plugin.config]\nat = \"{stage}\"");
+            let relay = Setup::new()
+                .plugin("clumsy", &guest("clumsy"), "\"read-message\"", &toml)
+                .start();
+            let replies = replies(&relay);
+            let (last, reply) = replies.last().expect("the banner");
+            assert!(reply.starts_with(expected), "{on_failure} at {stage}: {replies:?}");
+            let whole = on_failure == "skip";
+            assert_eq!(
+                *last,
+                if whole { "on-message" } else { stage },
+                "{on_failure}: {replies:?}"
+            );
+            relay.logged(&["\"warn\"", "decision", "clumsy", stage, "it trapped"]);
+        }
+    }
+}
+
+#[test]
+fn who_waits_for_an_instance_does_not_wait_longer_than_its_time() {
+    const CLIENTS: usize = 6;
+    let silent = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let admin = free_address();
+    let relay = Setup::new()
+        .top(&format!(
+            "[admin]\naddress = \"{admin}\"\n[dns]\nservers = [\"{}\"]",
+            silent.local_addr().expect("bound")
+        ))
+        .listener("mx", "tls = \"none\"\nproxy_from = [\"127.0.0.1/32\"]")
+        .plugin(
+            "waits",
+            &guest("naughty"),
+            "",
+            "max_instances = 1\n[plugin.budget]\nwall_ms = 1000",
+        )
+        .start();
+    // Each from an address of its own, whose name nobody knows yet.
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|place| {
+            let mut client = Client::connect(relay.address("mx"));
+            client.raw(format!("PROXY TCP4 192.0.2.{} 192.0.2.200 1025 25\r\n", place + 1));
+            client.expect("220");
+            client.ehlo();
+            client.says("MAIL FROM:<me@elsewhere.test>", "250");
+            client
+        })
+        .collect();
+    let began = Instant::now();
+    for client in &mut clients {
+        client.line("RCPT TO:<wait@ours.test>");
+    }
+    for client in &mut clients {
+        client.expect("451 4.3.0 ");
+    }
+    // All at once and not one after the other: waiting for the one instance counts.
+    let took = began.elapsed();
+    assert!(took < Duration::from_millis(1000 * CLIENTS as u64 / 2), "{took:?}");
+    let page = relay.page(admin, "/metrics");
+    let failures: u64 = page
+        .lines()
+        .filter(|line| line.starts_with("gatepost_hook_failures_total{plugin=\"waits\""))
+        .filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok())
+        .sum();
+    assert_eq!(failures, CLIENTS as u64, "{page}");
+    rcpt(&mut clients[0], "u@ours.test", "250 2.1.5");
+}
+
+#[test]
 fn one_that_fails_all_the_time_is_not_asked_for_a_while() {
     let relay = Setup::new().plugin("naughty", &guest("naughty"), "", BUDGET).start();
     let mut client = at_rcpt(&relay);

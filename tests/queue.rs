@@ -86,11 +86,29 @@ fn a_message_waits_for_its_next_hop_and_administrators_decide() {
     assert_eq!(list(&relay)[0]["held"], "by an administrator");
 
     assert_eq!(relay.command(&["queue", "release", "--all"]), "1 message released\n");
-    relay.command(&["queue", "retry", "--all"]);
     let received = sink.wait_for(2);
     assert!(received[1].mail.contains("bob@elsewhere.test"), "{received:?}");
     until("the queue is empty", || is_empty(&relay));
     assert_eq!(sink.count(), 2);
+}
+
+#[test]
+fn what_is_released_is_due_now() {
+    let down = Down::start();
+    let relay = Setup::new()
+        .next_hop(&down.next_hop())
+        .delivery("retry = [\"1h\"]")
+        .start();
+    let id = send(&relay, "alice@elsewhere.test", &["u@ours.test"]);
+    relay.logged(&["deferred", &id, "refused"]);
+    until("it has been attempted", || {
+        list(&relay).iter().all(|item| item["attempts"] == 1)
+    });
+    relay.command(&["queue", "hold", &id]);
+    // However long its retry would have been, and however long the next hop has been away.
+    let sink = down.up();
+    relay.command(&["queue", "release", &id]);
+    assert!(sink.wait_for(1)[0].mail.contains("alice@elsewhere.test"));
 }
 
 #[test]

@@ -103,6 +103,17 @@ fn what_is_pipelined_behind_starttls_is_never_a_command() {
 }
 
 #[test]
+fn who_begins_tls_and_says_nothing_is_not_waited_for() {
+    let relay = Setup::new()
+        .top("[limits]\ncommand_timeout = \"1s\"")
+        .listener("tls", "tls = \"implicit\"")
+        .start();
+    let mut client = Client::connect(relay.address("tls"));
+    assert_eq!(client.rest(), "");
+    relay.logged(&["tls", "it took too long"]);
+}
+
+#[test]
 fn who_talks_out_of_turn_is_shown_the_door() {
     let relay = relay(&Sink::start());
     let mut client = Client::connect(relay.address("mx"));

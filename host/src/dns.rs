@@ -330,16 +330,17 @@ pub(crate) mod testing {
 
     use super::Dns;
 
-    /// A resolver over a zone of lines `name TYPE value`; `name FAIL` answers SERVFAIL, what is not there NXDOMAIN.
-    /// The name server lives as long as the runtime.
-    pub(crate) async fn resolver(zone: &'static str) -> Dns {
+    /// A resolver over a zone of lines `name TYPE value`, names with or without the last dot. `name FAIL` and every name with the label
+    /// `servfail` answer SERVFAIL, what is not there NXDOMAIN. The name server lives as long as the runtime.
+    pub(crate) async fn resolver(zone: impl Into<String>) -> Dns {
+        let zone = zone.into();
         let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port on loopback");
         let address: SocketAddr = socket.local_addr().expect("a bound socket has an address");
         tokio::spawn(async move {
             let mut buffer = [0; 1500];
             while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
                 if let Ok(query) = Message::from_vec(&buffer[..len]) {
-                    let answer = answer(query, zone).to_vec().expect("a small answer");
+                    let answer = answer(query, &zone).to_vec().expect("a small answer");
                     // The asker may have gone.
                     let _ = socket.send_to(&answer, from).await;
                 }
@@ -348,12 +349,24 @@ pub(crate) mod testing {
         Dns::new(&[address]).expect("a resolver")
     }
 
+    /// The same over records as name, type and value.
+    pub(crate) async fn resolver_of(records: &[(&str, &str, &str)]) -> Dns {
+        let lines = records
+            .iter()
+            .map(|(name, kind, value)| format!("{name} {kind} {value}\n"));
+        resolver(lines.collect::<String>()).await
+    }
+
     fn answer(query: Message, zone: &str) -> Message {
         let mut answer = query.into_response();
         let Some(question) = answer.queries.first().cloned() else {
             return answer;
         };
         let asked = question.name().to_lowercase().to_ascii();
+        if asked.split('.').any(|label| label == "servfail") {
+            answer.metadata.response_code = ResponseCode::ServFail;
+            return answer;
+        }
         let mut known = false;
         for line in zone.lines() {
             let mut words = line.split_whitespace();
@@ -364,7 +377,8 @@ pub(crate) mod testing {
                 continue;
             }
             known = true;
-            let name = |text: &str| Name::from_ascii(text).expect("a name in the zone");
+            let name =
+                |text: &str| Name::from_ascii(format!("{}.", text.trim_end_matches('.'))).expect("a name in the zone");
             let (of, data) = match kind {
                 "FAIL" => {
                     answer.metadata.response_code = ResponseCode::ServFail;
@@ -380,10 +394,7 @@ pub(crate) mod testing {
                     RData::MX(MX::new(value[0].parse().expect("a preference"), name(value[1]))),
                 ),
                 "PTR" => (RecordType::PTR, RData::PTR(PTR(name(value[0])))),
-                "TXT" => (
-                    RecordType::TXT,
-                    RData::TXT(TXT::new(value.iter().map(|word| (*word).to_owned()).collect())),
-                ),
+                "TXT" => (RecordType::TXT, RData::TXT(TXT::new(strings(&value.join(" "))))),
                 other => panic!("no type {other} in test zones"),
             };
             if of == question.query_type() {
@@ -394,6 +405,12 @@ pub(crate) mod testing {
             answer.metadata.response_code = ResponseCode::NXDomain;
         }
         answer
+    }
+
+    /// RFC 1035 §3.3: a string has at most 255 bytes.
+    fn strings(text: &str) -> Vec<String> {
+        let parts = text.as_bytes().chunks(255);
+        parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect()
     }
 }
 
@@ -435,7 +452,7 @@ mod tests {
         assert_eq!(dns.mx("absent.example").await, Err(DnsError::NoName));
         assert_eq!(dns.mx("not..a.name").await, Err(DnsError::NoName));
         assert!(matches!(dns.mx("broken.example").await, Err(DnsError::Temporary(_))));
-        assert_eq!(dns.txt("text.example").await, Ok(vec![b"v=spf1-all".to_vec()]));
+        assert_eq!(dns.txt("text.example").await, Ok(vec![b"v=spf1 -all".to_vec()]));
         let addresses = dns.addresses("both.example").await.expect("addresses");
         assert_eq!(
             addresses,

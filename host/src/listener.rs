@@ -25,8 +25,6 @@ use crate::metrics::ListenerMetrics;
 use crate::proxy;
 use crate::relay::Relay;
 
-/// How long a TLS handshake may take.
-pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long who gets no session may take for its 421.

@@ -113,7 +113,7 @@ impl AdminActions for App {
 
     async fn queue_change(&self, action: QueueAction, select: Selection) -> Result<Vec<Id>, String> {
         let mut changed = Vec::new();
-        if action == QueueAction::Retry {
+        if matches!(action, QueueAction::Retry | QueueAction::Release) {
             self.delivery.forget_outages();
         }
         for (id, state) in self.selected(&select)? {

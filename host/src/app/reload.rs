@@ -99,9 +99,17 @@ impl App {
         let certificates = bundle.secrets.certificates;
         let minimum = config.tls.as_ref().map(|tls| tls.minimum_version);
         // Checked before anything changes; the store in use keeps its tickets.
-        let trial = match minimum {
-            Some(minimum) => Some(TlsStore::new(&certificates, minimum)?),
-            None => None,
+        let in_force = self.relay.tls.read().clone();
+        let tls = match (minimum, in_force) {
+            (None, _) => None,
+            (Some(minimum), Some(store)) => {
+                let (prepared, loaded) = store.prepare(&certificates, minimum)?;
+                Some((store, Some(prepared), loaded))
+            }
+            (Some(minimum), None) => {
+                let (store, loaded) = TlsStore::new(&certificates, minimum)?;
+                Some((store, None, loaded))
+            }
         };
         let services = self.backing.services(&config, users.clone());
         let wanted: Files = bundle
@@ -111,20 +119,15 @@ impl App {
             .collect();
         let (policy, kept) = self.replace_policy(&config, wanted, services).await?;
 
-        let in_force = self.relay.tls.read().clone();
-        match (trial, in_force) {
-            (Some((_, loaded)), Some(store)) => {
-                store.replace(&certificates, minimum.unwrap_or(crate::config::TlsVersion::V1_2))?;
-                warn_of_certificates(&loaded);
-                self.relay.metrics.certificates(&loaded);
+        let store = tls.map(|(store, prepared, loaded)| {
+            if let Some(prepared) = prepared {
+                store.put(prepared);
             }
-            (Some((store, loaded)), None) => {
-                warn_of_certificates(&loaded);
-                self.relay.metrics.certificates(&loaded);
-                *self.relay.tls.write() = Some(store);
-            }
-            (None, _) => *self.relay.tls.write() = None,
-        }
+            warn_of_certificates(&loaded);
+            self.relay.metrics.certificates(&loaded);
+            store
+        });
+        *self.relay.tls.write() = store;
         self.relay.connections.set_limits(&config.limits);
         self.relay.replace_settings(Settings::new(&config, users));
         self.delivery.reload(Arc::new(delivery));

@@ -84,10 +84,12 @@ pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream
     maillog::session_started(&facts);
     let mut facts = facts;
     let stream = match listener.settings.tls {
-        ListenerTls::Implicit => match Box::pin(handshake(&relay, socket, &mut facts)).await {
-            Some(stream) => stream,
-            None => return maillog::disconnected(&facts, "tls", &SessionTotals::default()),
-        },
+        ListenerTls::Implicit => {
+            match Box::pin(handshake(&relay, listener.limits.command_timeout, socket, &mut facts)).await {
+                Some(stream) => stream,
+                None => return maillog::disconnected(&facts, "tls", &SessionTotals::default()),
+            }
+        }
         ListenerTls::Starttls | ListenerTls::None => Stream::Plain(socket),
     };
     let policy = relay.policies.current();
@@ -114,14 +116,14 @@ pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream
     connection.end(cause).await;
 }
 
-/// The TLS handshake; `None` if it failed, which is logged.
-async fn handshake(relay: &Relay, socket: TcpStream, facts: &mut SessionFacts) -> Option<Stream> {
+/// The TLS handshake, within `command_timeout`; `None` if it failed, which is logged.
+async fn handshake(relay: &Relay, limit: Duration, socket: TcpStream, facts: &mut SessionFacts) -> Option<Stream> {
     let store = relay.tls.read().clone();
     let Some(store) = store else {
         maillog::tls_failed(facts, &"no certificate is configured");
         return None;
     };
-    match timeout(crate::listener::HANDSHAKE_TIMEOUT, store.acceptor().accept(socket)).await {
+    match timeout(limit, store.acceptor().accept(socket)).await {
         Ok(Ok(stream)) => {
             let agreed = tls::facts(stream.get_ref().1);
             relay.metrics.tls(&agreed);
@@ -223,7 +225,14 @@ impl Connection {
             return Err(io::Error::other("STARTTLS under TLS"));
         };
         let mut facts = (*self.scope.session).clone();
-        let Some(stream) = Box::pin(handshake(&self.relay, socket, &mut facts)).await else {
+        let Some(stream) = Box::pin(handshake(
+            &self.relay,
+            self.listener.limits.command_timeout,
+            socket,
+            &mut facts,
+        ))
+        .await
+        else {
             return Err(io::ErrorKind::ConnectionAborted.into());
         };
         self.stream = stream;

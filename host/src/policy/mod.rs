@@ -187,3 +187,50 @@ async fn load_all(
         false => Err(errors),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::auth::Users;
+    use crate::dns::Dns;
+    use crate::message::Id;
+    use decision::{Decision, Journal};
+    use services::authentication::Authenticator;
+    use services::state::State;
+
+    struct Nobody;
+
+    impl Journal for Nobody {
+        fn decision(&self, _: &Decision) {}
+        fn plugin_log(&self, _: Id, _: &str, _: Stage, _: tracing::Level, _: &str) {}
+    }
+
+    #[tokio::test]
+    async fn a_session_keeps_a_replaced_policy_for_a_while() {
+        let config = "hostname = \"relay.test\"\n[[listener]]\nname = \"mx\"\naddress = \"127.0.0.1:0\"\n";
+        let config = Config::parse(config, Path::new("gatepost.toml")).unwrap();
+        let dns = Dns::scratch(false);
+        let services = Arc::new(Services {
+            relay_domains: Arc::default(),
+            users: Arc::new(Users::parse(b"", Path::new("users")).unwrap()),
+            state: State::in_memory(),
+            authenticator: Authenticator::new(&dns, "relay.test"),
+            dns,
+            counters: Arc::default(),
+            journal: Arc::new(Nobody),
+        });
+        let (engine, files) = (Engine::new().unwrap(), Files::new());
+        let policies = Policies::start(engine, &config, &files, services.clone())
+            .await
+            .unwrap();
+        let old = policies.current();
+        assert!(!old.is_stale(Instant::now() + 2 * PIN_MAX), "it is in force");
+        let new = policies.replace(&config, &files, services).await.unwrap();
+        let now = Instant::now();
+        assert!(!old.is_stale(now));
+        assert!(old.is_stale(now + PIN_MAX));
+        assert!(!new.is_stale(now + PIN_MAX));
+    }
+}

@@ -86,6 +86,9 @@ pub struct TlsStore {
     ticketer: Arc<dyn ProducesTickets>,
 }
 
+/// Certificates that are good, and not yet in force.
+pub struct Prepared(Arc<ServerConfig>);
+
 impl TlsStore {
     /// Loads the certificates; the first is for clients that send no name or one that no certificate has.
     pub fn new(certificates: &[CertificatePem], minimum: TlsVersion) -> Result<(Arc<TlsStore>, Vec<Loaded>), TlsError> {
@@ -106,11 +109,19 @@ impl TlsStore {
         ))
     }
 
-    /// Puts other certificates in force for connections that begin from now on. On an error nothing changes.
-    pub fn replace(&self, certificates: &[CertificatePem], minimum: TlsVersion) -> Result<Vec<Loaded>, TlsError> {
+    /// Loads other certificates for this store; nothing changes yet.
+    pub fn prepare(
+        &self,
+        certificates: &[CertificatePem],
+        minimum: TlsVersion,
+    ) -> Result<(Prepared, Vec<Loaded>), TlsError> {
         let (config, loaded) = server_config(certificates, minimum, &self.provider, &self.ticketer)?;
-        *self.current.write() = config;
-        Ok(loaded)
+        Ok((Prepared(config), loaded))
+    }
+
+    /// Puts them in force for connections that begin from now on.
+    pub fn put(&self, prepared: Prepared) {
+        *self.current.write() = prepared.0;
     }
 
     /// For a handshake that begins now.

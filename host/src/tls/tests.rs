@@ -275,7 +275,7 @@ async fn versions() {
     let only_1_2: &[&'static SupportedProtocolVersion] = &[&rustls::version::TLS12];
     let (_, facts) = handshake(&store, "relay.test", only_1_2).await.unwrap();
     assert_eq!(&*facts.version, "TLSv1.2");
-    store.replace(&certificate, TlsVersion::V1_3).unwrap();
+    store.put(store.prepare(&certificate, TlsVersion::V1_3).unwrap().0);
     assert!(handshake(&store, "relay.test", only_1_2).await.is_err());
 }
 
@@ -284,9 +284,10 @@ async fn a_reload_is_whole_or_nothing() {
     let (old, new) = (made(&["relay.test"]), made(&["relay.test"]));
     let (store, _) = TlsStore::new(std::slice::from_ref(&old), TlsVersion::V1_2).unwrap();
     let broken = pair("broken", "broken");
-    store.replace(&[new.clone(), broken], TlsVersion::V1_2).unwrap_err();
+    store.prepare(&[new.clone(), broken], TlsVersion::V1_2).err().unwrap();
+    let (prepared, _) = store.prepare(std::slice::from_ref(&new), TlsVersion::V1_2).unwrap();
     assert!(handshake(&store, "relay.test", rustls::ALL_VERSIONS).await.unwrap().0 == der(&old));
-    store.replace(std::slice::from_ref(&new), TlsVersion::V1_2).unwrap();
+    store.put(prepared);
     assert!(handshake(&store, "relay.test", rustls::ALL_VERSIONS).await.unwrap().0 == der(&new));
 }
 

@@ -8,8 +8,8 @@ use mail_auth::common::crypto::Ed25519Key;
 use mail_auth::common::headers::HeaderWriter;
 use mail_auth::dkim::{Canonicalization, DkimSigner};
 
-use super::super::test_dns::TestDns;
 use super::*;
+use crate::dns::testing;
 
 const PEER: &str = "192.0.2.7";
 
@@ -33,10 +33,8 @@ fn signed(key: Ed25519Key, body: Canonicalization, message: &str) -> String {
     format!("{}{message}", signature.to_header())
 }
 
-async fn authenticator(records: &[(&str, &str, &str)]) -> (TestDns, Authenticator) {
-    let server = TestDns::start(records).await;
-    let authenticator = Authenticator::new(&server.dns(), "relay.example.test");
-    (server, authenticator)
+async fn authenticator(records: &[(&str, &str, &str)]) -> Authenticator {
+    Authenticator::new(&testing::resolver_of(records).await, "relay.example.test")
 }
 
 fn in_memory(message: impl Into<Bytes>) -> Content {
@@ -63,7 +61,7 @@ fn of(checks: &[Check], method: Method) -> Vec<(Status, &str, &str)> {
 
 #[tokio::test]
 async fn the_envelope_is_checked_by_spf() {
-    let (_server, authenticator) = authenticator(&[
+    let authenticator = authenticator(&[
         ("pass.example", "TXT", "v=spf1 ip4:192.0.2.0/24 -all"),
         ("fail.example", "TXT", "v=spf1 -all exp=why.example"),
         ("why.example", "TXT", "%{i} may not"),
@@ -137,7 +135,7 @@ async fn the_peer_is_checked_by_its_reverse_name() {
             "DNS resolution error: DNS error: error response: Server Failure",
         ),
     ] {
-        let (_server, authenticator) = authenticator(&records).await;
+        let authenticator = authenticator(&records).await;
         let found = envelope(&authenticator, "ehlo.example", "").await;
         assert_eq!(of(found.checks(), Method::Iprev), [(status, PEER, detail)]);
     }
@@ -154,7 +152,7 @@ async fn signatures_are_verified_and_aligned() {
         ("s1._domainkey.example.org", "TXT", &*record),
         ("_dmarc.example.org", "TXT", "v=DMARC1; p=reject"),
     ];
-    let (_server, authenticator) = authenticator(&records).await;
+    let authenticator = authenticator(&records).await;
     let envelope = envelope(&authenticator, "ehlo.example", "bounce@other.example").await;
     let check = async |message: String| authenticator.check_message(&envelope, &in_memory(message)).await;
 
@@ -209,7 +207,7 @@ async fn a_large_body_is_hashed_in_pieces_to_the_same_end() {
     assert!(large.len() > 3 * READ_BYTES_MAX as usize);
     for canonicalization in [Canonicalization::Simple, Canonicalization::Relaxed] {
         let (key, record) = ed25519_key();
-        let (_server, authenticator) = authenticator(&[("s1._domainkey.example.org", "TXT", &record)]).await;
+        let authenticator = authenticator(&[("s1._domainkey.example.org", "TXT", &record)]).await;
         let envelope = envelope(&authenticator, "ehlo.example", "").await;
         let message = signed(key, canonicalization, &large);
         let mut tampered = message.clone().into_bytes();
@@ -231,7 +229,7 @@ async fn a_large_body_is_hashed_in_pieces_to_the_same_end() {
 #[tokio::test]
 async fn arc_chains_are_verified() {
     let (key, record) = ed25519_key();
-    let (_server, authenticator) = authenticator(&[("a1._domainkey.list.example", "TXT", &record)]).await;
+    let authenticator = authenticator(&[("a1._domainkey.list.example", "TXT", &record)]).await;
     let parsed = AuthenticatedMessage::parse(LETTER.as_bytes()).expect("it has a header");
     let before = authenticator.mail_auth.verify_arc(&parsed).await;
     let results = AuthenticationResults::new("list.example");
@@ -258,7 +256,7 @@ async fn arc_chains_are_verified() {
 #[tokio::test]
 async fn hostile_messages_are_bounded_and_harmless() {
     let (key, record) = ed25519_key();
-    let (_server, authenticator) = authenticator(&[("s1._domainkey.example.org", "TXT", &record)]).await;
+    let authenticator = authenticator(&[("s1._domainkey.example.org", "TXT", &record)]).await;
     let envelope = envelope(&authenticator, "ehlo.example", "").await;
     let message = signed(key, Canonicalization::Simple, LETTER);
     let signature = message.strip_suffix(LETTER).expect("the signature is on top");

@@ -199,8 +199,8 @@ fn reversed(name: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::test_dns::TestDns;
     use super::*;
+    use crate::dns::testing;
 
     #[test]
     fn names_of_lists_are_reversed_addresses_or_domains() {
@@ -253,7 +253,7 @@ mod tests {
 
     #[tokio::test]
     async fn batches_are_answered_in_order() {
-        let server = TestDns::start(&[
+        let dns = testing::resolver_of(&[
             ("mail.example", "A", "192.0.2.1"),
             ("mail.example", "AAAA", "2001:db8::1"),
             ("example", "MX", "20 b.example"),
@@ -285,7 +285,7 @@ mod tests {
                 kind: *kind,
             })
             .collect();
-        for (found, (name, kind, expected)) in lookup(&server.dns(), &queries).await.into_iter().zip(cases) {
+        for (found, (name, kind, expected)) in lookup(&dns, &queries).await.into_iter().zip(cases) {
             let expected = expected
                 .clone()
                 .map(|texts| texts.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>());
@@ -293,11 +293,11 @@ mod tests {
         }
         queries[0].name = "servfail.example".to_owned();
         assert!(matches!(
-            lookup(&server.dns(), &queries[..1]).await[..],
+            lookup(&dns, &queries[..1]).await[..],
             [Err(DnsError::Temporary(_))]
         ));
         let many = vec![queries[7].clone(); QUERIES_MAX + 2];
-        let found = lookup(&server.dns(), &many).await;
+        let found = lookup(&dns, &many).await;
         assert_eq!(
             found.iter().filter(|answer| **answer == Ok(Vec::new())).count(),
             QUERIES_MAX
@@ -307,7 +307,7 @@ mod tests {
 
     #[tokio::test]
     async fn lists_answer_with_their_codes() {
-        let server = TestDns::start(&[
+        let dns = testing::resolver_of(&[
             ("2.0.0.127.bl.example", "A", "127.0.0.2"),
             ("2.0.0.127.bl.example", "A", "127.0.0.10"),
             ("spam.example.bl.example", "A", "127.0.1.2"),
@@ -326,7 +326,7 @@ mod tests {
             query("servfail.example", "127.0.0.2"),
             query("bl.example", ""),
         ];
-        let mut found = lists(&server.dns(), &queries).await;
+        let mut found = lists(&dns, &queries).await;
         if let Ok(codes) = &mut found[0] {
             codes.sort();
         }

@@ -11,6 +11,4 @@ pub mod endpoint;
 mod header;
 pub mod lists;
 pub mod state;
-#[cfg(test)]
-mod test_dns;
 pub mod trace;
