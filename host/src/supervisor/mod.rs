@@ -728,24 +728,22 @@ impl Supervisor<'_> {
     }
 
     fn start_again(&mut self, now: Instant) {
-        match self.launch() {
-            Ok(()) => match &self.refused {
-                None => tracing::info!("the new worker gets what was in force"),
-                Some(why) => tracing::warn!(
-                    why,
-                    "the new worker gets what was in force, from memory: what is on disk was refused; mend it, then send SIGHUP"
-                ),
-            },
-            Err(error) => {
-                let pause = self.pause;
-                self.pause = (pause * 2).min(RESTART_PAUSE_MAX);
-                tracing::error!(
-                    error = format!("{error:#}"),
-                    pause_ms = pause.as_millis() as u64,
-                    "no worker can be started"
-                );
-                self.phase = Phase::Pausing { until: now + pause };
-            }
+        match &self.refused {
+            None => tracing::info!("the new worker gets what was in force"),
+            Some(why) => tracing::warn!(
+                why,
+                "the new worker gets what was in force, from memory: what is on disk was refused; mend it, then send SIGHUP"
+            ),
+        }
+        if let Err(error) = self.launch() {
+            let pause = self.pause;
+            self.pause = (pause * 2).min(RESTART_PAUSE_MAX);
+            tracing::error!(
+                error = format!("{error:#}"),
+                pause_ms = pause.as_millis() as u64,
+                "no worker can be started"
+            );
+            self.phase = Phase::Pausing { until: now + pause };
         }
     }
 }
