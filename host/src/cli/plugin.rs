@@ -1,6 +1,8 @@
 //! `gatepost plugin`: the policies of the running relay, through its admin socket.
 
 use std::fmt::Write;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
@@ -70,16 +72,16 @@ pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
 }
 
 fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let length = std::fs::metadata(file)
-        .with_context(|| file.display().to_string())?
-        .len();
-    if length > COMPONENT_LIMIT {
-        bail!(
-            "{}: {length} bytes, and a component has {COMPONENT_LIMIT} at most",
-            file.display()
-        );
+    let name = || file.display().to_string();
+    let mut bytes = Vec::new();
+    // A length is no promise: a device has none, and a file may grow.
+    File::open(file)
+        .and_then(|open| open.take(COMPONENT_LIMIT + 1).read_to_end(&mut bytes))
+        .with_context(name)?;
+    if bytes.len() as u64 > COMPONENT_LIMIT {
+        bail!("{}: a component has {COMPONENT_LIMIT} bytes at most", name());
     }
-    std::fs::read(file).with_context(|| file.display().to_string())
+    Ok(bytes)
 }
 
 /// How much of a digest tells versions apart by eye.

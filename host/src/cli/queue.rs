@@ -156,7 +156,7 @@ pub fn queue(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
 
 fn table(messages: &[QueueItem], total: u64, now: SystemTime, paint: Paint) -> String {
     if messages.is_empty() {
-        return "the queue has no such message\n".to_owned();
+        return "no messages\n".to_owned();
     }
     let now = since_epoch(now).as_secs();
     let heading = format!(

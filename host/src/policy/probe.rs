@@ -245,7 +245,7 @@ impl Probe<'_> {
         let tls = if self.stranger.tls.is_some() { " with TLS" } else { "" };
         let listener = &self.listener.name;
         let who = match self.stranger.trusted {
-            true => format!("anyone ({peer} for one, for trusted_networks has every address)"),
+            true => format!("anyone ({peer} for one, which is nobody's and in trusted_networks)"),
             false => format!("a stranger ({peer}, not authenticated, in no trusted network)"),
         };
         let remedy = match self.stranger.trusted {
