@@ -57,7 +57,7 @@ async fn policy(name: &str, grants: &str, settings: &str) -> Arc<Policy> {
     });
     let files = Files::from([(name.to_owned(), Arc::from(bytes))]);
     let engine = Engine::new().expect("an engine");
-    let loaded = Policies::load(engine, &config.plugins, &files, services).await;
+    let loaded = Policies::start(engine, &config, &files, services).await;
     loaded
         .map_err(|errors| format!("{errors:?}"))
         .expect("the plugin loads")

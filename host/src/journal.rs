@@ -1,5 +1,6 @@
 //! Where decisions of policies go: the log, and the metrics of the hook. On the hot path; never waits.
 
+use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
@@ -12,8 +13,7 @@ use crate::policy::decision::{Decision, Journal, Stage};
 /// The journal of a running daemon.
 pub struct LogJournal {
     metrics: Arc<Metrics>,
-    /// A handful: looked through, by address first, faster than it is hashed.
-    hooks: RwLock<Vec<(Arc<str>, Arc<PerStage>)>>,
+    hooks: RwLock<HashMap<Arc<str>, Arc<PerStage>>>,
 }
 
 #[derive(Default)]
@@ -27,22 +27,11 @@ impl LogJournal {
         }
     }
 
-    /// What counts the calls of a plugin, by stage.
     fn stages(&self, plugin: &Arc<str>) -> Arc<PerStage> {
-        let same = |known: &Arc<str>| Arc::ptr_eq(known, plugin) || known == plugin;
-        let find = |hooks: &[(Arc<str>, Arc<PerStage>)]| {
-            let found = hooks.iter().find(|(known, _)| same(known));
-            found.map(|(_, stages)| stages.clone())
-        };
-        if let Some(stages) = find(&self.hooks.read()) {
-            return stages;
+        if let Some(stages) = self.hooks.read().get(plugin) {
+            return stages.clone();
         }
-        let mut hooks = self.hooks.write();
-        find(&hooks).unwrap_or_else(|| {
-            let stages = Arc::<PerStage>::default();
-            hooks.push((plugin.clone(), stages.clone()));
-            stages
-        })
+        self.hooks.write().entry(plugin.clone()).or_default().clone()
     }
 }
 

@@ -244,8 +244,7 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
             }
             Err(failure) => (on_failure(plugin, stage), Vec::new(), None, Some(failure)),
         };
-        let mut decision = scope.decide(plugin, stage, started, verdict.clone(), actions, why, failure);
-        scope.journal(&mut decision);
+        let decision = scope.record(plugin, stage, started, verdict.clone(), actions, why, failure);
         // Behind an `accept` only those with `always` are asked: whatever else one of them decides takes its place.
         if verdict != Verdict::Pass && verdict != outcome.verdict {
             outcome.by = Some(plugin.name.clone());
@@ -303,8 +302,7 @@ async fn ask_each_about_login(policy: &Policy, scope: &mut Scope) -> AuthOutcome
             AuthOutcome::Failure(_) => (Verdict::Reject(Reply::auth_failed()), Vec::new()),
             AuthOutcome::Defer(reply) => (Verdict::Defer(reply.clone()), Vec::new()),
         };
-        let mut decision = scope.decide(plugin, Stage::Auth, started, verdict, actions, None, failure);
-        scope.journal(&mut decision);
+        scope.record(plugin, Stage::Auth, started, verdict, actions, None, failure);
         if !matches!(outcome, AuthOutcome::Pass) {
             return outcome;
         }
@@ -349,8 +347,7 @@ pub async fn tell(policy: &Policy, scope: &mut Scope, event: Event<'_>) {
         };
         let started = Started::now();
         let result = scope.call(plugin, stage, started, hook).await;
-        let mut decision = scope.decide(plugin, stage, started, Verdict::Pass, Vec::new(), None, result.err());
-        scope.journal(&mut decision);
+        scope.record(plugin, stage, started, Verdict::Pass, Vec::new(), None, result.err());
     }
 }
 
@@ -389,8 +386,7 @@ pub async fn tell_delivery(
             Ok(_) => (Vec::new(), None),
             Err(failure) => (Vec::new(), Some(failure)),
         };
-        let mut decision = scope.decide(plugin, Stage::Delivery, started, Verdict::Pass, actions, None, failure);
-        scope.journal(&mut decision);
+        scope.record(plugin, Stage::Delivery, started, Verdict::Pass, actions, None, failure);
     }
     delay
 }
@@ -656,15 +652,10 @@ impl Scope {
         Ok(())
     }
 
-    /// Hands a record to the journal. What holds the reads is used again.
-    fn journal(&mut self, decision: &mut Decision) {
-        self.services.journal.decision(decision);
-        self.read = std::mem::take(&mut decision.read);
-    }
-
-    /// The record of a call; also what later hooks, and the plugin's circuit breaker, learn of it.
+    /// Makes the record of a call and hands it to the journal; also what later hooks, and the plugin's circuit breaker, learn of it. What held
+    /// the reads is used again: the record that comes back is without them.
     #[expect(clippy::too_many_arguments, reason = "each is one field of the record")]
-    fn decide(
+    fn record(
         &mut self,
         plugin: &Plugin,
         stage: Stage,
@@ -675,7 +666,7 @@ impl Scope {
         failure: Option<Failure>,
     ) -> Decision {
         plugin.settle(failure.as_ref());
-        let decision = Decision {
+        let mut decision = Decision {
             session: self.session.id,
             message: self.message,
             stage,
@@ -705,6 +696,8 @@ impl Scope {
                 reason: decision.reason().into(),
             });
         }
+        self.services.journal.decision(&decision);
+        self.read = std::mem::take(&mut decision.read);
         decision
     }
 }

@@ -109,22 +109,12 @@ impl Policies {
         files: &Files,
         services: Arc<Services>,
     ) -> Result<Policies, Vec<LoadError>> {
-        let policies = Policies::load(engine, &config.plugins, files, services).await?;
-        let probed = probe::run(&policies.current(), config).await;
-        probed.map(|()| policies).map_err(|error| vec![error])
-    }
-
-    /// The same without probes, for a policy that no stranger is going to meet.
-    pub async fn load(
-        engine: Engine,
-        plugins: &[config::Plugin],
-        files: &Files,
-        services: Arc<Services>,
-    ) -> Result<Policies, Vec<LoadError>> {
-        let loaded = load_all(&engine, plugins, files, &[]).await?;
+        let loaded = load_all(&engine, &config.plugins, files, &[]).await?;
+        let policy = Policy::new(1, loaded, services);
+        probe::run(&policy, config).await.map_err(|error| vec![error])?;
         Ok(Policies {
             engine,
-            current: RwLock::new(Arc::new(Policy::new(1, loaded, services))),
+            current: RwLock::new(Arc::new(policy)),
             changing: tokio::sync::Mutex::new(()),
             numbers: AtomicU64::new(1),
         })

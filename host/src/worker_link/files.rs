@@ -207,7 +207,8 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     })
 }
 
-pub(super) fn read(fd: OwnedFd, most: u64) -> anyhow::Result<Zeroizing<Vec<u8>>> {
+/// What a descriptor holds, if that is no more than `most` bytes.
+pub(super) fn read(fd: OwnedFd, most: u64) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut file = std::fs::File::from(fd);
     // At once in the right size: a buffer that grows leaves copies behind that are not wiped.
     let expected = file.metadata()?.len().min(most);
@@ -216,7 +217,7 @@ pub(super) fn read(fd: OwnedFd, most: u64) -> anyhow::Result<Zeroizing<Vec<u8>>>
     file.rewind()?;
     file.take(most + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        bail!("more than {most} bytes");
+        return Err(too_large(most));
     }
     Ok(bytes)
 }

@@ -15,7 +15,7 @@ mod files;
 mod wire;
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -290,7 +290,7 @@ fn load(link: &Link, plugin: String, fds: Vec<OwnedFd>) -> Option<Update> {
         asked: Vec::new(),
     };
     let component = fds.into_iter().next().context("no component came with it");
-    match component.and_then(|fd| files::read(fd, FILE_BYTES_MAX)) {
+    match component.and_then(|fd| Ok(files::read(fd, FILE_BYTES_MAX)?)) {
         Ok(component) => Some(Update::Load {
             plugin,
             component: component.to_vec(),
@@ -366,27 +366,24 @@ fn unreachable_part(path: &Path) -> Option<PathBuf> {
 
 /// Bytes as a descriptor that nobody can change any more.
 pub(crate) fn sealed_memory(bytes: &[u8]) -> io::Result<OwnedFd> {
-    let memory = memfd_create(c"gatepost", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let mut file = std::fs::File::from(memory);
-    file.write_all(bytes)?;
-    seal(file)
+    sealed_copy(bytes, bytes.len() as u64)
 }
 
-/// The same of what a file holds from where it stands; an error if that is more than `most` bytes.
-pub(crate) fn sealed_copy(file: &mut std::fs::File, most: u64) -> io::Result<OwnedFd> {
+/// The same of what is left to read; an error if that is more than `most` bytes.
+pub(crate) fn sealed_copy(from: impl Read, most: u64) -> io::Result<OwnedFd> {
+    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
     let memory = memfd_create(c"gatepost", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let mut copy = std::fs::File::from(memory);
-    if io::copy(&mut file.take(most + 1), &mut copy)? > most {
-        return Err(io::Error::other(format!("more than {most} bytes")));
+    if io::copy(&mut from.take(most + 1), &mut copy)? > most {
+        return Err(too_large(most));
     }
-    seal(copy)
+    copy.rewind()?;
+    fcntl(&copy, FcntlArg::F_ADD_SEALS(SEALED | SealFlag::F_SEAL_SEAL))?;
+    Ok(copy.into())
 }
 
-fn seal(mut memory: std::fs::File) -> io::Result<OwnedFd> {
-    use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-    memory.rewind()?;
-    fcntl(&memory, FcntlArg::F_ADD_SEALS(SEALED | SealFlag::F_SEAL_SEAL))?;
-    Ok(memory.into())
+fn too_large(most: u64) -> io::Error {
+    io::Error::other(format!("more than {most} bytes"))
 }
 
 /// An error unless a descriptor is memory that nobody can change: another kind of file could change while it is read, or hold us up.
@@ -400,16 +397,9 @@ pub(crate) fn check_sealed(fd: &OwnedFd) -> io::Result<()> {
 }
 
 /// What sealed memory holds, if it is that.
-fn read_sealed(fd: &OwnedFd, most: u64) -> io::Result<Vec<u8>> {
-    check_sealed(fd)?;
-    let mut file = std::fs::File::from(fd.try_clone()?);
-    file.rewind()?;
-    let mut bytes = Vec::new();
-    file.take(most + 1).read_to_end(&mut bytes)?;
-    match bytes.len() as u64 > most {
-        true => Err(io::Error::other(format!("more than {most} bytes"))),
-        false => Ok(bytes),
-    }
+fn read_sealed(fd: OwnedFd, most: u64) -> io::Result<zeroize::Zeroizing<Vec<u8>>> {
+    check_sealed(&fd)?;
+    files::read(fd, most)
 }
 
 /// What makes a descriptor of memory immutable.

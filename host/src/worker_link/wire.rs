@@ -210,7 +210,7 @@ pub fn receive_message<M: DeserializeOwned>(socket: &impl AsFd) -> io::Result<Op
     let message = match message {
         Some(message) => message,
         None if fds.is_empty() => return Err(io::Error::new(io::ErrorKind::InvalidData, "an empty message")),
-        None => serde_json::from_slice(&read_sealed(&fds.remove(0), MESSAGE_BYTES_MAX)?)?,
+        None => serde_json::from_slice(&read_sealed(fds.remove(0), MESSAGE_BYTES_MAX)?)?,
     };
     Ok(Some((message, fds)))
 }
