@@ -73,14 +73,18 @@ fn scope(policy: &Policy) -> Scope {
         method: "PLAIN".into(),
     });
     let mut scope = Scope::new(Arc::new(session), policy.services.clone());
-    scope.transaction = Some(Arc::new(Transaction {
+    scope.transaction = Some(Arc::new(transaction()));
+    scope
+}
+
+fn transaction() -> Transaction {
+    Transaction {
         envelope: Envelope {
             sender: "alice@ours.test".into(),
             ..Envelope::default()
         },
         ..Transaction::default()
-    }));
-    scope
+    }
 }
 
 /// A plain mail of 4 kB.
@@ -122,7 +126,6 @@ fn measure(
 fn hooks(criterion: &mut Criterion) {
     let runtime = Runtime::new().expect("a runtime");
     let recipient: &Address = Box::leak(Box::new(Address::parse("bob@remote.test").expect("an address")));
-    let sender: &Address = Box::leak(Box::new(Address::parse("alice@ours.test").expect("an address")));
     let foreign = Class::Foreign(Reason::DomainNotOurs);
     let load = |name, grants, settings| runtime.block_on(policy(name, grants, settings));
 
@@ -150,10 +153,10 @@ fn hooks(criterion: &mut Criterion) {
     measure(
         criterion,
         &runtime,
-        "rate-limit on-mail, two buckets",
+        "rate-limit on-rcpt, a message of two buckets",
         &rate_limit,
-        |_| {},
-        || Question::Mail(Some(sender), &[]),
+        |scope| scope.transaction = Some(Arc::new(transaction())),
+        || Question::Rcpt(recipient, &[], Class::Ours),
     );
 
     let spam_scan = load("spam-scan", "\"read-message\", \"edit-message\"", "");

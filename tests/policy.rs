@@ -629,26 +629,72 @@ fn a_policy_withdraws_extensions_and_takes_its_time() {
 }
 
 #[test]
+fn a_policy_that_left_a_session_is_asked_again_when_the_client_becomes_another() {
+    let relay = Setup::new()
+        .listener("mx", "tls = \"starttls\"\nauth = \"optional\"")
+        .user("alice", "pw")
+        .plugin(
+            "editor",
+            &guest("editor"),
+            EDITS,
+            "[plugin.config]\nrefuse = [\"unwanted\"]",
+        )
+        .start();
+    #[track_caller]
+    fn unwanted(client: &mut Client, start: &str) {
+        client.says("MAIL FROM:<me@elsewhere.test>", "250");
+        rcpt(client, "unwanted@ours.test", start);
+        client.says("RSET", "250");
+    }
+    let mut client = relay.connect("mx");
+    client.says("EHLO client.test", "250");
+    unwanted(&mut client, "550 5.7.1 unwanted@ours.test is refused");
+    client.says("EHLO leaving.test", "250");
+    unwanted(&mut client, "250");
+    unwanted(&mut client, "250");
+    let mut client = client.into_starttls();
+    client.says("EHLO client.test", "250");
+    unwanted(&mut client, "550 5.7.1 unwanted@ours.test is refused");
+    client.says("EHLO leaving.test", "250");
+    unwanted(&mut client, "250");
+    client.auth_plain("alice", "pw", "235");
+    unwanted(&mut client, "550 5.7.1 unwanted@ours.test is refused");
+}
+
+#[test]
 fn rate_limit_stops_who_has_had_enough() {
-    let limits = "[[plugin.config.limits]]\ncount = \"messages\"\nper = \"address\"\nrate = 2\nper_seconds = 3600";
+    let limits = "[[plugin.config.limits]]\ncount = \"messages\"\nper = \"address\"\nrate = 3\nper_seconds = 3600\n\
+                  [[plugin.config.limits]]\ncount = \"recipients\"\nper = \"sender-domain\"\nrate = 4\nper_seconds = 3600";
     let relay = Setup::new()
         .plugin("rate-limit", &plugin("rate-limit"), "\"state\"", limits)
         .start();
     let mut client = relay.connect("mx");
     client.ehlo();
-    for _ in 0..2 {
-        client.says("MAIL FROM:<me@elsewhere.test>", "250");
-        client.says("RSET", "250");
-    }
-    client.says(
-        "MAIL FROM:<me@elsewhere.test>",
-        "450 4.7.1 Too many messages: try again in ",
+    // A recipient that is refused counts, and its message with it. Further recipients of a message that has one are still one message.
+    client.says("MAIL FROM:<me@elsewhere.test>", "250");
+    rcpt(&mut client, "u@strange.test", "550 5.7.1");
+    rcpt(&mut client, "u@ours.test", "250");
+    rcpt(&mut client, "v@ours.test", "250");
+    client.says("RSET", "250");
+    // A third one, whose second recipient is one too many; that takes nothing from any bucket.
+    client.says("MAIL FROM:<me@ELSEWHERE.test>", "250");
+    rcpt(&mut client, "u@ours.test", "250");
+    rcpt(
+        &mut client,
+        "v@ours.test",
+        "450 4.7.1 Too many recipients: try again in ",
     );
-    relay.logged(&["refused", "rate-limit", "on-mail", "rate-limited", "127.0.0.1"]);
+    relay.logged(&["refused", "rate-limit", "on-rcpt", "rate-limited", "elsewhere.test"]);
+    client.says("RSET", "250");
+    // And one message too many, as often as it is tried.
+    client.says("MAIL FROM:<me@other.test>", "250");
+    for _ in 0..2 {
+        rcpt(&mut client, "u@ours.test", "450 4.7.1 Too many messages: try again in ");
+    }
+    relay.logged(&["refused", "rate-limit", "on-rcpt", "rate-limited", "127.0.0.1"]);
     // Another session of the same address is in the same bucket.
-    let mut client = relay.connect("mx");
-    client.ehlo();
-    client.says("MAIL FROM:<you@elsewhere.test>", "450 4.7.1 ");
+    let mut client = at_rcpt(&relay);
+    rcpt(&mut client, "u@ours.test", "450 4.7.1 Too many messages: try again in ");
 }
 
 #[test]

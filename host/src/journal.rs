@@ -1,9 +1,8 @@
 //! Where decisions of policies go: the log, and the metrics of the hook. On the hot path; never waits.
 
-use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};
 
-use parking_lot::RwLock;
+use parking_lot::{RwLock, RwLockWriteGuard};
 
 use crate::maillog::{self, DecisionEvent};
 use crate::message::Id;
@@ -13,7 +12,8 @@ use crate::policy::decision::{Decision, Journal, Stage};
 /// The journal of a running daemon.
 pub struct LogJournal {
     metrics: Arc<Metrics>,
-    hooks: RwLock<HashMap<Arc<str>, Arc<PerStage>>>,
+    /// By plugin. A handful, so that looking through is faster than hashing.
+    hooks: RwLock<Vec<(Arc<str>, PerStage)>>,
 }
 
 #[derive(Default)]
@@ -27,23 +27,37 @@ impl LogJournal {
         }
     }
 
-    fn stages(&self, plugin: &Arc<str>) -> Arc<PerStage> {
-        if let Some(stages) = self.hooks.read().get(plugin) {
-            return stages.clone();
-        }
-        self.hooks.write().entry(plugin.clone()).or_default().clone()
+    /// Hands the metrics of a decision's hook to `count`.
+    fn with_hook(&self, decision: &Decision, count: impl FnOnce(&HookMetrics)) {
+        let plugin = &decision.plugin;
+        let known = |hooks: &[(Arc<str>, PerStage)]| hooks.iter().position(|(name, _)| name == plugin);
+        let mut hooks = self.hooks.read();
+        let place = match known(&hooks) {
+            Some(place) => place,
+            None => {
+                drop(hooks);
+                let mut added = self.hooks.write();
+                let place = known(&added).unwrap_or(added.len());
+                if place == added.len() {
+                    added.push((plugin.clone(), PerStage::default()));
+                }
+                hooks = RwLockWriteGuard::downgrade(added);
+                place
+            }
+        };
+        count(hooks[place].1.0[decision.stage as usize].get_or_init(|| {
+            let stage = decision.stage.name().trim_start_matches("on-");
+            self.metrics.hook(plugin, stage)
+        }));
     }
 }
 
 impl Journal for LogJournal {
     fn decision(&self, decision: &Decision) {
-        let stages = self.stages(&decision.plugin);
-        let stage = decision.stage.name().trim_start_matches("on-");
-        let hook = stages.0[decision.stage as usize].get_or_init(|| self.metrics.hook(&decision.plugin, stage));
-        match &decision.failure {
+        self.with_hook(decision, |hook| match &decision.failure {
             Some(failure) => hook.failed(failure.kind()),
             None => hook.called(decision.took),
-        }
+        });
         maillog::decision(&DecisionEvent {
             session_id: decision.session,
             message_id: decision.message,

@@ -207,6 +207,13 @@ impl Answer {
     pub fn tls_policy(self, policy: TlsPolicy) -> Self {
         self.with(Action::TlsPolicy(policy))
     }
+
+    /// Is not asked again in this session, at any hook: for policies that look at clients, not at messages. All hooks of a session that decide,
+    /// but `on_auth`.
+    #[must_use]
+    pub fn leave_session(self) -> Self {
+        self.with(Action::LeaveSession)
+    }
 }
 
 fn reply(code: u16, enhanced: impl Into<String>, text: impl Into<String>) -> Reply {

@@ -112,14 +112,14 @@ impl<P: Held + OnAuth> on_auth::exports::gatepost::policy::on_auth::Guest for P 
 }
 
 impl<P: Held + OnMail> on_mail::exports::gatepost::policy::on_mail::Guest for P {
-    fn on_mail(session: &Session, sender: Mailbox, parameters: Vec<Parameter>) -> Answer {
-        P::with(|policy| policy.on_mail(session, &sender, &parameters))
+    fn on_mail(session: &Session, sender: &Mailbox, parameters: Vec<Parameter>) -> Answer {
+        P::with(|policy| policy.on_mail(session, sender, &parameters))
     }
 }
 
 impl<P: Held + OnRcpt> on_rcpt::exports::gatepost::policy::on_rcpt::Guest for P {
-    fn on_rcpt(session: &Session, recipient: Mailbox, parameters: Vec<Parameter>, relay: RelayView) -> Answer {
-        P::with(|policy| policy.on_rcpt(session, &recipient, &parameters, &relay))
+    fn on_rcpt(session: &Session, recipient: &Mailbox, parameters: Vec<Parameter>, relay: RelayView) -> Answer {
+        P::with(|policy| policy.on_rcpt(session, recipient, &parameters, &relay))
     }
 }
 

@@ -26,9 +26,10 @@
 //!
 //! impl OnMail for Banned {
 //!     fn on_mail(&self, _session: &Session, sender: &Mailbox, _parameters: &[Parameter]) -> Answer {
-//!         if self.0.banned.contains(&sender.domain) {
+//!         let domain = sender.domain();
+//!         if self.0.banned.contains(&domain) {
 //!             return Answer::reject(550, "5.7.1", "Mail from your domain is not taken here")
-//!                 .because("banned-domain", &sender.domain, "Ask the administrator to take the domain out of `banned`");
+//!                 .because("banned-domain", domain, "Ask the administrator to take the domain out of `banned`");
 //!         }
 //!         Answer::pass()
 //!     }

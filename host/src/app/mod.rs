@@ -195,6 +195,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     } = startup;
     metrics.set_worker_restarts(restarts);
     let config = bundle.config;
+    warn_of_configuration(&config);
     let users = Arc::new(users(bundle.secrets.users.as_ref())?);
     let tls = match bundle.secrets.certificates.as_slice() {
         [] => None,
@@ -384,10 +385,16 @@ async fn open_stores(config: &Config, metrics: &Metrics) -> anyhow::Result<(Spoo
     Ok((spool, state))
 }
 
+fn warn_of_configuration(config: &Config) {
+    for warning in config.warnings() {
+        tracing::warn!(warning, "the configuration is taken, but seldom meant like this");
+    }
+}
+
 fn warn_of_certificates(loaded: &[crate::tls::Loaded]) {
     for certificate in loaded {
         for warning in &certificate.warnings {
-            tracing::warn!(file = %certificate.file.display(), "{warning}");
+            tracing::warn!(file = %certificate.file.display(), warning, "a certificate needs attention");
         }
     }
 }

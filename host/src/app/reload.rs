@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::files;
-use super::{App, delivery_config, users, warn_of_certificates};
+use super::{App, delivery_config, users, warn_of_certificates, warn_of_configuration};
 use crate::config::Config;
 use crate::listener::{self, Listener};
 use crate::maillog::LogGuard;
@@ -118,6 +118,7 @@ impl App {
             .map(|file| (file.name.clone(), files::bytes(file)))
             .collect();
         let (policy, kept) = self.replace_policy(&config, wanted, services).await?;
+        warn_of_configuration(&config);
 
         let store = tls.map(|(store, prepared, loaded)| {
             if let Some(prepared) = prepared {

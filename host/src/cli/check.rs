@@ -122,14 +122,7 @@ impl Findings {
                 }
             }
         }
-        if config.relay_domains.is_empty() {
-            self.warnings
-                .push("relay_domains is empty: no mail from strangers is taken at all".to_owned());
-        }
-        if config.plugins.is_empty() {
-            self.warnings
-                .push("there is no [[plugin]]: nobody may relay, and nothing is filtered".to_owned());
-        }
+        self.warnings.extend(config.warnings());
     }
 
     fn certificates(&mut self, config: &Config) {

@@ -5,11 +5,12 @@
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 
+use super::text;
 use crate::admin::protocol::{LINE_LIMIT, Request, Response};
 use crate::config::Config;
 
@@ -17,15 +18,34 @@ use crate::config::Config;
 /// machine for more.
 const SILENCE_MAX: Duration = Duration::from_secs(120);
 
+/// Where the relay of this configuration is asked. A file with errors is none to it: it runs with what it read before.
+pub fn socket(config: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let errors = match Config::open(config) {
+        Ok(config) => return Ok(config.admin_socket()),
+        Err(errors) => errors,
+    };
+    match config.and_then(|file| Some((file, Config::admin_socket_despite_errors(file)?))) {
+        Some((file, socket)) => {
+            let paint = text::Paint::stderr();
+            let file = file.display();
+            eprintln!(
+                "{} {file} has errors (`gatepost check --config {file}` says which); asking the relay that runs without them",
+                paint.yellow("warning:")
+            );
+            Ok(socket)
+        }
+        None => Err(errors.into()),
+    }
+}
+
 /// Asks the running relay. [`Response::Error`] comes back as an error.
-pub fn ask(config: &Config, request: &Request) -> anyhow::Result<Response> {
-    ask_with(config, request, &[])
+pub fn ask(socket: &Path, request: &Request) -> anyhow::Result<Response> {
+    ask_with(socket, request, &[])
 }
 
 /// The same for a request that bytes follow.
-pub fn ask_with(config: &Config, request: &Request, attachment: &[u8]) -> anyhow::Result<Response> {
-    let socket = config.admin_socket();
-    let stream = UnixStream::connect(&socket).map_err(|error| unreachable(&socket, &error))?;
+pub fn ask_with(socket: &Path, request: &Request, attachment: &[u8]) -> anyhow::Result<Response> {
+    let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
     exchange(stream, request, attachment).with_context(|| format!("asking the relay at {}", socket.display()))
 }
 

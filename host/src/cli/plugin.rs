@@ -46,18 +46,18 @@ Examples:
   gatepost plugin rollback spam-scan";
 
 pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
-    let config = super::open_config(config)?;
+    let socket = client::socket(config)?;
     let response = match command {
-        Command::List { .. } => client::ask(&config, &Request::PluginList)?,
+        Command::List { .. } => client::ask(&socket, &Request::PluginList)?,
         Command::Load { name, file } => {
             let component = read_component(file)?;
             let request = Request::PluginLoad {
                 name: name.clone(),
                 length: component.len() as u64,
             };
-            client::ask_with(&config, &request, &component)?
+            client::ask_with(&socket, &request, &component)?
         }
-        Command::Rollback { name } => client::ask(&config, &Request::PluginRollback { name: name.clone() })?,
+        Command::Rollback { name } => client::ask(&socket, &Request::PluginRollback { name: name.clone() })?,
     };
     match (command, response) {
         (Command::List { json: true }, Response::Plugins { plugins }) => super::print_json(&plugins),

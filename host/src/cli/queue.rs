@@ -109,7 +109,7 @@ impl Which {
 }
 
 pub fn queue(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
-    let config = super::open_config(config)?;
+    let socket = client::socket(config)?;
     let paint = Paint::stdout();
     let (which, action, done) = match command {
         Command::List { matching, limit, json } => {
@@ -117,14 +117,14 @@ pub fn queue(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
                 select: matching.selection(),
                 limit: *limit,
             };
-            return match client::ask(&config, &request)? {
+            return match client::ask(&socket, &request)? {
                 Response::Queue { messages, .. } if *json => super::print_json(&messages),
                 Response::Queue { messages, total } => super::print(&table(&messages, total, SystemTime::now(), paint)),
                 response => Err(client::unexpected(&response)),
             };
         }
         Command::Show { id, json } => {
-            return match client::ask(&config, &Request::QueueShow { id: *id })? {
+            return match client::ask(&socket, &Request::QueueShow { id: *id })? {
                 response @ Response::Message { .. } if *json => super::print_json(&response),
                 Response::Message { id, state, header } => {
                     super::print(&details(id, &state, &header, SystemTime::now(), paint))
@@ -138,7 +138,7 @@ pub fn queue(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
         Command::Remove(which) => (which, QueueAction::Remove, "removed"),
     };
     match client::ask(
-        &config,
+        &socket,
         &Request::QueueChange {
             action,
             select: which.selection(),

@@ -77,7 +77,7 @@ fn users_file(config: &Config) -> anyhow::Result<PathBuf> {
 /// The file has changed whether or not a relay hears of it, so this is no failure of the command.
 fn tell_the_relay(config: &Config) {
     if config.admin_socket().exists()
-        && let Err(error) = client::ask(config, &Request::Reload)
+        && let Err(error) = client::ask(&config.admin_socket(), &Request::Reload)
     {
         eprintln!("the running relay was not told: {error:#}; send it SIGHUP");
     }

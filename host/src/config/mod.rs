@@ -111,6 +111,33 @@ impl Config {
         self.state_dir.join("admin.sock")
     }
 
+    /// The same for a file that has errors: the relay that runs keeps to what it read before, and can be asked while the file is mended. `None`
+    /// if the file cannot be read.
+    pub fn admin_socket_despite_errors(path: &Path) -> Option<PathBuf> {
+        Some(read::state_dir_alone(&std::fs::read(path).ok()?, path).join("admin.sock"))
+    }
+
+    /// What is allowed, and seldom meant: for `gatepost check` and the log.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        let private = PRIVATE_NETWORKS.map(|text| text.parse::<IpNet>().expect("a constant network"));
+        for network in &self.trusted_networks {
+            let usual_bits = if network.addr().is_ipv4() { WIDEST_V4 } else { WIDEST_V6 };
+            if network.prefix_len() < usual_bits && !private.iter().any(|private| private.contains(network)) {
+                warnings.push(format!(
+                    "trusted_networks: {network} is wider than one owner's networks are (/{usual_bits}), and a policy may let all of it relay: name your own"
+                ));
+            }
+        }
+        if self.relay_domains.is_empty() {
+            warnings.push("relay_domains is empty: no mail from strangers is taken at all".to_owned());
+        }
+        if self.plugins.is_empty() {
+            warnings.push("there is no [[plugin]]: nobody may relay, and nothing is filtered".to_owned());
+        }
+        warnings
+    }
+
     /// The configured route of that name.
     pub fn route(&self, name: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.name == name)
@@ -122,6 +149,12 @@ impl Config {
         configured.unwrap_or(&self.delivery.default)
     }
 }
+
+/// The shortest prefixes of public networks that are one owner's.
+const WIDEST_V4: u8 = 12;
+const WIDEST_V6: u8 = 19;
+/// Networks in which no stranger is, however wide (RFC 1918, RFC 6598, RFC 4193, loopback).
+const PRIVATE_NETWORKS: [&str; 4] = ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7"];
 
 /// Beside the configuration file, so that a trial leaves nothing elsewhere on the machine.
 pub const DEFAULT_STATE_DIR: &str = "var/gatepost";

@@ -18,6 +18,24 @@ pub(super) fn config(text: &str, path: &Path) -> Result<Config, ConfigErrors> {
     Ok(config)
 }
 
+/// What `state_dir` is in a text that may be no TOML as a whole: its line is read by itself.
+pub(super) fn state_dir_alone(text: &[u8], path: &Path) -> PathBuf {
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let found = String::from_utf8_lossy(text)
+        .lines()
+        .map(str::trim_start)
+        .take_while(|line| !line.starts_with('['))
+        .filter(|line| line.starts_with("state_dir"))
+        .find_map(|line| {
+            line.parse::<toml::Table>()
+                .ok()?
+                .get("state_dir")?
+                .as_str()
+                .map(PathBuf::from)
+        });
+    folder.join(found.unwrap_or_else(|| DEFAULT_STATE_DIR.into()))
+}
+
 fn top(top: &mut Section<'_, '_>) -> Option<Config> {
     let hostname = match top.has("hostname") {
         true => top.get::<Domain>("hostname").map(|name| name.0),

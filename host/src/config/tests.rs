@@ -31,6 +31,51 @@ fn errors(text: &str) -> Vec<String> {
 }
 
 #[test]
+fn what_is_seldom_meant_is_warned_of() {
+    let plugin = "\n[[plugin]]\nname = \"rbl\"\nfile = \"rbl.wasm\"\n";
+    let warnings = |networks: &str| {
+        let top = format!("relay_domains = [\"ours.test\"]\ntrusted_networks = [{networks}]\n");
+        good(&format!("{top}{MINIMAL}{plugin}")).warnings()
+    };
+    assert!(warnings("\"10.0.0.0/8\", \"127.0.0.0/8\", \"192.0.2.0/24\", \"fd00::/8\", \"2001:db8::/32\"").is_empty());
+    for wide in ["0.0.0.0/0", "0.0.0.0/1", "8.0.0.0/8", "::/0", "2000::/3"] {
+        let [warning] = &warnings(&format!("\"{wide}\""))[..] else {
+            panic!("{wide}")
+        };
+        assert!(
+            warning.starts_with(&format!("trusted_networks: {wide} is wider")),
+            "{warning}"
+        );
+    }
+    assert_eq!(good(MINIMAL).warnings().len(), 2, "no domain, no plugin");
+}
+
+#[test]
+fn the_socket_is_found_in_a_file_with_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("gatepost.toml");
+    let socket = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        Config::admin_socket_despite_errors(&file).unwrap()
+    };
+    for (text, expected) in [
+        (
+            "state_dir = \"/var/lib/gatepost\"\nhostname = 7\n",
+            "/var/lib/gatepost/admin.sock",
+        ),
+        (
+            "hostname = \"\n  state_dir = 'here' # so\n[[listener\n",
+            "here/admin.sock",
+        ),
+        ("[x]\nstate_dir = \"/not/this\"\n", "var/gatepost/admin.sock"),
+        ("state_dir = 7\n\u{0}", "var/gatepost/admin.sock"),
+    ] {
+        assert_eq!(socket(text), folder.path().join(expected), "{text}");
+    }
+    assert!(Config::admin_socket_despite_errors(&folder.path().join("none.toml")).is_none());
+}
+
+#[test]
 fn the_contract_is_understood() {
     let config = good(
         r#"
@@ -373,6 +418,10 @@ fn the_top_level() {
         (
             "trusted_networks = [\"192.0.2.1/24\"]",
             "1: \"trusted_networks\" in the top level: \"192.0.2.1/24\" has bits beyond its prefix; did you mean \"192.0.2.0/24\"?",
+        ),
+        (
+            "trusted_networks = [\"::ffff:192.0.2.0/120\"]",
+            "1: \"trusted_networks\" in the top level: \"::ffff:192.0.2.0/120\" is IPv4 inside IPv6, and clients are told apart by IPv4: did you mean \"192.0.2.0/24\"?",
         ),
         (
             "trusted_networks = [\"here\"]",

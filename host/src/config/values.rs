@@ -417,6 +417,14 @@ impl Value for IpNet {
             .parse()
             .or_else(|_| text.parse::<IpAddr>().map(IpNet::from))
             .map_err(|_| Problem::from(format!("{text:?} is not {expected}")))?;
+        if let IpNet::V6(v6) = net
+            && let (Some(v4), Some(bits)) = (v6.addr().to_ipv4_mapped(), v6.prefix_len().checked_sub(96))
+        {
+            return Err(format!(
+                "{text:?} is IPv4 inside IPv6, and clients are told apart by IPv4: did you mean \"{v4}/{bits}\"?"
+            )
+            .into());
+        }
         match net.trunc() == net {
             true => Ok(net),
             false => Err(format!("{text:?} has bits beyond its prefix; did you mean \"{}\"?", net.trunc()).into()),

@@ -94,6 +94,7 @@ impl Connection {
     fn authenticated(&mut self, identity: Identity) -> Answer {
         self.relay.metrics.auth(&identity.method, AuthResult::Ok);
         Arc::make_mut(&mut self.scope.session).identity = Some(identity);
+        self.scope.ask_all_again();
         self.login = None;
         maillog::auth(&self.scope.session);
         Answer::Success

@@ -163,6 +163,7 @@ impl Connection {
                 Step::StartTls => {
                     self.flush().await?;
                     self.start_tls().await?;
+                    self.scope.ask_all_again();
                 }
                 Step::Close(reason) => {
                     let _ = timeout(CLOSE_TIMEOUT, self.flush()).await;

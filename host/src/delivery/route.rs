@@ -13,7 +13,7 @@ use gatepost_smtp::client::Answer;
 use gatepost_smtp::reply::{Enhanced, Reply};
 
 use super::hooks::RouteChoice;
-use super::settings::{DeliveryConfig, RouteRuntime};
+use super::settings::{DeliveryConfig, RouteRuntime, SMTP_PORT};
 use crate::config::{NextHop, TlsMode};
 use crate::dns::{Dns, DnsError, Mx};
 
@@ -138,7 +138,7 @@ impl Key {
             (Target::Domain(domain), _) => mail_exchangers(config, dns, domain).await,
             (Target::Address(ip), _) => {
                 let address = SocketAddr::new(*ip, config.mx_port);
-                if is_ourselves(config, address) {
+                if is_ourselves(&config.listeners, address) {
                     return Err(loops_back("the address literal"));
                 }
                 Ok(vec![Place {
@@ -216,7 +216,10 @@ async fn mail_exchangers(config: &DeliveryConfig, dns: &Dns, domain: &str) -> Re
                     .into_iter()
                     .map(|ip| SocketAddr::new(ip, config.mx_port))
                     .collect();
-                if addresses.iter().any(|address| is_ourselves(config, *address)) {
+                if addresses
+                    .iter()
+                    .any(|address| is_ourselves(&config.listeners, *address))
+                {
                     own = Some(mx.preference);
                     places.retain(|(preference, _): &(u16, Place)| *preference < mx.preference);
                     break;
@@ -284,9 +287,14 @@ fn order(mut records: Vec<Mx>, mut below: impl FnMut(usize) -> usize) -> Vec<Mx>
     records
 }
 
-/// Whether a connection to `address` would end at one of our own listeners.
-fn is_ourselves(config: &DeliveryConfig, address: SocketAddr) -> bool {
-    config.listeners.iter().any(|listener| {
+/// Whether a connection to `address` would end at one of our own listeners, or, on the port for mail, at whoever takes this machine's own mail:
+/// such a server trusts what comes from loopback, and no MX record or address literal may lead there.
+fn is_ourselves(listeners: &[SocketAddr], address: SocketAddr) -> bool {
+    let ip = address.ip().to_canonical();
+    if address.port() == SMTP_PORT && (ip.is_loopback() || ip.is_unspecified()) {
+        return true;
+    }
+    listeners.iter().any(|listener| {
         listener.port() == address.port()
             && (listener.ip() == address.ip() || (listener.ip().is_unspecified() && is_local(address.ip())))
     })
@@ -328,5 +336,21 @@ mod tests {
     fn loopback_is_local_and_a_documentation_address_is_not() {
         assert!(is_local(IpAddr::from([127, 0, 0, 1])));
         assert!(!is_local(IpAddr::from([192, 0, 2, 1])));
+    }
+
+    #[test]
+    fn mail_for_this_machine_loops_back_whoever_listens() {
+        let ours = |text: &str| is_ourselves(&[], text.parse().unwrap());
+        for address in [
+            "127.0.0.1:25",
+            "127.8.9.1:25",
+            "0.0.0.0:25",
+            "[::1]:25",
+            "[::]:25",
+            "[::ffff:127.0.0.1]:25",
+        ] {
+            assert!(ours(address), "{address}");
+        }
+        assert!(!ours("192.0.2.1:25") && !ours("127.0.0.1:2525"));
     }
 }

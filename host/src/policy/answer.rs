@@ -83,6 +83,7 @@ fn rule(action: &wit::Action) -> (&'static str, &'static [Stage], Option<Grant>)
         wit::Action::WithdrawExtension(_) => ("withdraw-extension", &[Ehlo], None),
         wit::Action::SourceAddress(_) => ("source-address", &[Route], Some(Grant::Route)),
         wit::Action::TlsPolicy(_) => ("tls-policy", &[Route], Some(Grant::Route)),
+        wit::Action::LeaveSession => ("leave-session", &[Connect, Ehlo, Mail, Rcpt, Data, Message], None),
     }
 }
 
@@ -90,7 +91,7 @@ fn rule(action: &wit::Action) -> (&'static str, &'static [Stage], Option<Grant>)
 pub fn describe(action: &wit::Action) -> String {
     let name = rule(action).0;
     match action {
-        wit::Action::AllowRelay => name.to_owned(),
+        wit::Action::AllowRelay | wit::Action::LeaveSession => name.to_owned(),
         wit::Action::RewriteSender(value)
         | wit::Action::RewriteRecipient(value)
         | wit::Action::AddRecipient(value)

@@ -17,6 +17,7 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     with: {
         "gatepost:policy/types.session": super::imports::Session,
+        "gatepost:policy/types.mailbox": super::imports::Mailbox,
         "gatepost:policy/messages.message": super::imports::Message,
         "gatepost:policy/login.attempt": super::imports::Attempt,
         "gatepost:policy/endpoint.connection": super::imports::Connection,

@@ -32,8 +32,13 @@ const ADDED_RECIPIENTS_MAX: usize = 100;
 /// Tags of one message.
 const TAGS_MAX: usize = 64;
 
-/// What a session carries from hook to hook: what policies see of it ([`Call`]), which is away while a hook call runs.
-pub struct Scope(Option<Box<Call>>);
+/// What a session carries from hook to hook.
+pub struct Scope {
+    /// What policies see of it, which is away while a hook call runs.
+    call: Option<Box<Call>>,
+    /// The plugins that have nothing more to say to this client, by name.
+    left: Vec<Arc<str>>,
+}
 
 /// Why a scope is never found empty: a hook call borrows it, and gives back what it took, however it ends.
 const GIVEN_BACK: &str = "a hook call gives it back before the scope can be used again";
@@ -42,25 +47,38 @@ impl Deref for Scope {
     type Target = Call;
 
     fn deref(&self) -> &Call {
-        self.0.as_deref().expect(GIVEN_BACK)
+        self.call.as_deref().expect(GIVEN_BACK)
     }
 }
 
 impl DerefMut for Scope {
     fn deref_mut(&mut self) -> &mut Call {
-        self.0.as_deref_mut().expect(GIVEN_BACK)
+        self.call.as_deref_mut().expect(GIVEN_BACK)
     }
 }
 
 impl Scope {
     /// A scope for sessions that keep to the policy whose services these are.
     pub fn new(session: Arc<SessionFacts>, services: Arc<Services>) -> Scope {
-        Scope(Some(Box::new(Call::new(session, services))))
+        Scope {
+            call: Some(Box::new(Call::new(session, services))),
+            left: Vec::new(),
+        }
+    }
+
+    /// Asks all plugins again, also those that had nothing more to say: by STARTTLS or AUTH the client became another.
+    pub fn ask_all_again(&mut self) {
+        self.left.clear();
+    }
+
+    fn has_left(&self, plugin: &Plugin) -> bool {
+        self.left.contains(&plugin.name)
     }
 
     /// Forgets the transaction and everything that belonged to it.
     pub fn end_transaction(&mut self) {
         self.transaction = None;
+        self.mailbox = None;
         self.content = None;
         self.message = None;
         self.checks = Checks::default();
@@ -74,10 +92,10 @@ impl Scope {
         started: Started,
         hook: HookCall<'_>,
     ) -> Result<HookAnswer, Failure> {
-        let mut call = self.0.take().expect(GIVEN_BACK);
+        let mut call = self.call.take().expect(GIVEN_BACK);
         call.begin(stage, started.at);
         let (result, call) = plugin.call(call, started.clock, hook).await;
-        self.0 = Some(call);
+        self.call = Some(call);
         result
     }
 }
@@ -104,6 +122,14 @@ impl Question<'_> {
             Question::Data => Stage::Data,
             Question::Message => Stage::Message,
             Question::Route(_) => Stage::Route,
+        }
+    }
+
+    fn mailbox(&self) -> Option<&Address> {
+        match self {
+            Question::Mail(sender, _) => *sender,
+            Question::Rcpt(recipient, ..) => Some(recipient),
+            _ => None,
         }
     }
 }
@@ -214,9 +240,10 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
     if !policy.wants(stage) {
         return outcome;
     }
+    scope.mailbox = question.mailbox().cloned();
     let mut asked = Asked::new(question);
     for plugin in policy.at(stage) {
-        if outcome.verdict == Verdict::Accept && !plugin.settings.always {
+        if scope.has_left(plugin) || outcome.verdict == Verdict::Accept && !plugin.settings.always {
             continue;
         }
         let started = Started::now();
@@ -231,7 +258,7 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
             .and_then(|checked| {
                 let actions: Vec<String> = checked.actions.iter().map(answer::describe).collect();
                 scope
-                    .apply(checked.actions, &mut asked, &mut outcome.effects)
+                    .apply(plugin, checked.actions, &mut asked, &mut outcome.effects)
                     .map_err(Failure::Answer)?;
                 Ok((checked.verdict, actions, checked.why))
             });
@@ -279,6 +306,9 @@ pub async fn ask_auth(policy: &Policy, scope: &mut Scope, login: Arc<Login>) -> 
 
 async fn ask_each_about_login(policy: &Policy, scope: &mut Scope) -> AuthOutcome {
     for plugin in policy.at(Stage::Auth) {
+        if scope.has_left(plugin) {
+            continue;
+        }
         let started = Started::now();
         let result = scope.call(plugin, Stage::Auth, started, HookCall::Auth).await;
         let said = result.and_then(|said| match said {
@@ -340,6 +370,9 @@ pub async fn tell(policy: &Policy, scope: &mut Scope, event: Event<'_>) {
         _ => None,
     };
     for plugin in policy.at(stage) {
+        if scope.has_left(plugin) {
+            continue;
+        }
         let hook = match (&queued, &result) {
             (Some(message), _) => HookCall::Queued(message),
             (_, Some(result)) => HookCall::Result(result),
@@ -448,7 +481,6 @@ impl Started {
 /// A question in the form that guests take, changed as policies rewrite it.
 struct Asked<'a> {
     question: Question<'a>,
-    mailbox: Option<wit::Mailbox>,
     parameters: Vec<wit::Parameter>,
     relay: wit::RelayView,
     queued: Option<queue::QueuedMessage>,
@@ -457,10 +489,9 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn new(question: Question<'a>) -> Asked<'a> {
-        let (mailbox, given): (_, &[(String, Option<String>)]) = match &question {
-            Question::Mail(sender, parameters) => (Some(mailbox(*sender)), parameters),
-            Question::Rcpt(recipient, parameters, _) => (Some(mailbox(Some(recipient))), parameters),
-            _ => (None, &[]),
+        let given: &[(String, Option<String>)] = match &question {
+            Question::Mail(_, parameters) | Question::Rcpt(_, parameters, _) => parameters,
+            _ => &[],
         };
         let parameters = given
             .iter()
@@ -485,7 +516,6 @@ impl<'a> Asked<'a> {
         };
         Asked {
             question,
-            mailbox,
             parameters,
             relay,
             queued,
@@ -494,30 +524,15 @@ impl<'a> Asked<'a> {
     }
 
     fn hook(&self) -> HookCall<'_> {
-        match (&self.question, &self.mailbox, &self.queued) {
-            (Question::Ehlo(name), _, _) => HookCall::Ehlo(name),
-            (Question::Mail(..), Some(sender), _) => HookCall::Mail(sender, &self.parameters),
-            (Question::Rcpt(..), Some(recipient), _) => HookCall::Rcpt(recipient, &self.parameters, &self.relay),
-            (Question::Data, _, _) => HookCall::Data,
-            (Question::Message, _, _) => HookCall::Message,
-            (_, _, Some(message)) => HookCall::Route(message),
+        match (&self.question, &self.queued) {
+            (Question::Ehlo(name), _) => HookCall::Ehlo(name),
+            (Question::Mail(..), _) => HookCall::Mail(&self.parameters),
+            (Question::Rcpt(..), _) => HookCall::Rcpt(&self.parameters, &self.relay),
+            (Question::Data, _) => HookCall::Data,
+            (Question::Message, _) => HookCall::Message,
+            (_, Some(message)) => HookCall::Route(message),
             _ => HookCall::Connect,
         }
-    }
-}
-
-fn mailbox(address: Option<&Address>) -> wit::Mailbox {
-    match address {
-        None => wit::Mailbox {
-            address: String::new(),
-            local: String::new(),
-            domain: String::new(),
-        },
-        Some(address) => wit::Mailbox {
-            address: address.as_str().to_owned(),
-            local: address.canonical_local().to_owned(),
-            domain: address.canonical_domain().unwrap_or_default().to_owned(),
-        },
     }
 }
 
@@ -537,15 +552,22 @@ impl Queued<'_> {
 
 impl Scope {
     /// Carries out the actions of one answer, or none of them: the error names the one that cannot be.
-    fn apply(&mut self, actions: Vec<wit::Action>, asked: &mut Asked<'_>, effects: &mut Effects) -> Result<(), String> {
+    fn apply(
+        &mut self,
+        plugin: &Plugin,
+        actions: Vec<wit::Action>,
+        asked: &mut Asked<'_>,
+        effects: &mut Effects,
+    ) -> Result<(), String> {
         if actions.is_empty() {
             return Ok(());
         }
         let mut next = effects.clone();
         let mut transaction = self.transaction.clone();
         let mut content = self.content.clone();
-        let mut mailbox = asked.mailbox.clone();
+        let mut mailbox = self.mailbox.clone();
         let mut rewritten = asked.rewritten.clone();
+        let mut leaves = false;
         for action in actions {
             let edit = content.as_mut().map(Arc::make_mut).ok_or("there is no message");
             let fields = transaction.as_mut().map(Arc::make_mut).ok_or("there is no transaction");
@@ -557,11 +579,11 @@ impl Scope {
                         text => Some(address(text)?),
                     };
                     fields?.envelope.sender = text;
-                    mailbox = Some(self::mailbox(sender.as_ref()));
+                    mailbox = sender;
                 }
                 wit::Action::RewriteRecipient(text) => {
                     let recipient = address(&text)?;
-                    mailbox = Some(self::mailbox(Some(&recipient)));
+                    mailbox = Some(recipient.clone());
                     rewritten = Some(recipient);
                     // What was allowed was another address.
                     next.relay_allowed = false;
@@ -642,12 +664,16 @@ impl Scope {
                         wit::TlsPolicy::Verified => TlsPolicy::Verified,
                     });
                 }
+                wit::Action::LeaveSession => leaves = true,
             }
+        }
+        if leaves {
+            self.left.push(plugin.name.clone());
         }
         *effects = next;
         self.transaction = transaction;
         self.content = content;
-        asked.mailbox = mailbox;
+        self.mailbox = mailbox;
         asked.rewritten = rewritten;
         Ok(())
     }

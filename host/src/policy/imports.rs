@@ -8,6 +8,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use gatepost_smtp::address::Address;
 use wasmtime::component::{Resource, ResourceTable};
 
 use super::bindings::gatepost::policy as wit;
@@ -35,6 +36,8 @@ const ORIGINAL: u32 = 1;
 
 /// The session of the call; the host knows which.
 pub struct Session;
+/// The mailbox of the call.
+pub struct Mailbox;
 /// The message of the call; the handle says whether the edited or the original one.
 pub struct Message;
 /// The login attempt of the call.
@@ -77,6 +80,8 @@ pub struct Call {
     pub session: Arc<SessionFacts>,
     /// There from MAIL to the end of the transaction.
     pub transaction: Option<Arc<Transaction>>,
+    /// There in on-mail (`None` is the null sender) and in on-rcpt, as edited so far.
+    pub mailbox: Option<Address>,
     /// There in on-message.
     pub content: Option<Arc<Content>>,
     /// There from on-message on.
@@ -210,6 +215,7 @@ impl Call {
             now: session.started,
             session,
             transaction: None,
+            mailbox: None,
             content: None,
             message: None,
             login: None,
@@ -367,6 +373,16 @@ impl wit::types::HostSession for Guest {
         Ok(sender)
     }
 
+    fn recipient_count(&mut self, _: Resource<Session>) -> wasmtime::Result<u32> {
+        let call = self.call()?;
+        let recipients = call
+            .transaction
+            .as_ref()
+            .map_or(0, |transaction| transaction.envelope.recipients.len());
+        call.saw("session.recipient-count", Told::Number(recipients as u64));
+        Ok(u32::try_from(recipients).unwrap_or(u32::MAX))
+    }
+
     fn is_our_domain(&mut self, _: Resource<Session>, domain: String) -> wasmtime::Result<bool> {
         let call = self.call()?;
         let ours = gatepost_smtp::address::canonical_domain(&domain)
@@ -388,6 +404,27 @@ impl wit::types::HostSession for Guest {
     }
 
     fn drop(&mut self, _: Resource<Session>) -> wasmtime::Result<()> {
+        Ok(())
+    }
+}
+
+impl wit::types::HostMailbox for Guest {
+    fn address(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<String> {
+        let mailbox = self.call()?.mailbox.as_ref();
+        Ok(mailbox.map_or_else(String::new, |address| address.as_str().to_owned()))
+    }
+
+    fn local(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<String> {
+        let mailbox = self.call()?.mailbox.as_ref();
+        Ok(mailbox.map_or_else(String::new, |address| address.canonical_local().to_owned()))
+    }
+
+    fn domain(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<String> {
+        let domain = self.call()?.mailbox.as_ref().and_then(Address::canonical_domain);
+        Ok(domain.unwrap_or_default().to_owned())
+    }
+
+    fn drop(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<()> {
         Ok(())
     }
 }

@@ -3,12 +3,16 @@
 //! One store an instance, one plugin a store. Whatever goes wrong in a call (a trap, a limit, time) ends that instance alone; the
 //! caller gets a [`Failure`], never a panic, and never a wait longer than the plugin's wall time.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{InstancePre, Resource};
 use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
@@ -37,8 +41,8 @@ pub enum HookCall<'a> {
     Connect,
     Ehlo(&'a str),
     Auth,
-    Mail(&'a wit::Mailbox, &'a [wit::Parameter]),
-    Rcpt(&'a wit::Mailbox, &'a [wit::Parameter], &'a wit::RelayView),
+    Mail(&'a [wit::Parameter]),
+    Rcpt(&'a [wit::Parameter], &'a wit::RelayView),
     Data,
     Message,
     Queued(&'a queue::QueuedMessage),
@@ -232,7 +236,7 @@ impl Pool {
         instance.uses += 1;
         instance.store.data_mut().begin(call);
         arm(&mut instance.store);
-        let result = timeout_at(deadline, instance.hooks.invoke(&mut instance.store, hook)).await;
+        let result = within(deadline, instance.hooks.invoke(&mut instance.store, hook)).await;
         let call = instance
             .store
             .data_mut()
@@ -317,6 +321,15 @@ impl Pool {
     }
 }
 
+/// The same as `timeout_at`, without a timer for a call that waits for nothing, as most do.
+async fn within<T>(deadline: Instant, call: impl Future<Output = T>) -> Result<T, Elapsed> {
+    let mut call = pin!(call);
+    match poll_fn(|context| Poll::Ready(call.as_mut().poll(context))).await {
+        Poll::Ready(done) => Ok(done),
+        Poll::Pending => timeout_at(deadline, call).await,
+    }
+}
+
 /// Gives a call its CPU time.
 fn arm(store: &mut Store<Guest>) {
     let guest = store.data_mut();
@@ -379,13 +392,19 @@ impl Hooks {
                 let hook = self.on_auth.as_ref().ok_or_else(absent)?;
                 HookAnswer::Auth(hook.call_on_auth(store, session, Resource::new_borrow(0)).await?)
             }
-            HookCall::Mail(sender, parameters) => {
+            HookCall::Mail(parameters) => {
                 let hook = self.on_mail.as_ref().ok_or_else(absent)?;
-                HookAnswer::Answer(hook.call_on_mail(store, session, sender, parameters).await?)
+                HookAnswer::Answer(
+                    hook.call_on_mail(store, session, Resource::new_borrow(0), parameters)
+                        .await?,
+                )
             }
-            HookCall::Rcpt(recipient, parameters, relay) => {
+            HookCall::Rcpt(parameters, relay) => {
                 let hook = self.on_rcpt.as_ref().ok_or_else(absent)?;
-                HookAnswer::Answer(hook.call_on_rcpt(store, session, recipient, parameters, relay).await?)
+                HookAnswer::Answer(
+                    hook.call_on_rcpt(store, session, Resource::new_borrow(0), parameters, relay)
+                        .await?,
+                )
             }
             HookCall::Data => {
                 let hook = self.on_data.as_ref().ok_or_else(absent)?;

@@ -202,6 +202,8 @@ impl Probe<'_> {
             let Ok(recipient) = Address::parse(path) else { continue };
             let class = self.class(&recipient, &scope.session);
             let question = Question::Rcpt(&recipient, &[], class);
+            // Each path could be the first of a session.
+            scope.ask_all_again();
             let outcome = chain::ask(self.policy, &mut scope, question).await;
             if !goes_on(&outcome) {
                 continue;

@@ -3,8 +3,8 @@
 //! It is asked at RCPT. For a recipient elsewhere it either allows relaying or passes with the reason, and the host's relay gate then
 //! refuses with that reason. Whoever authenticated is held to its own addresses for our recipients too.
 //!
-//! Never: allows a stranger anything, allows a source-routed address, or remembers anything. A session without authentication costs one
-//! host call (two if trusted networks are allowed and the recipient is elsewhere).
+//! Never: allows a stranger anything, allows a source-routed address, or remembers anything. A stranger costs one call in a session: it can be
+//! allowed nothing before it authenticates, and then all policies are asked again.
 //!
 //! Fails at load if the configuration names an address that is none.
 
@@ -80,22 +80,27 @@ impl Policy for AuthRelay {
 
 impl OnRcpt for AuthRelay {
     fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _parameters: &[Parameter], relay: &RelayView) -> Answer {
-        if relay.reason == "source-routed" || (relay.ours && self.ours_is_free()) {
+        if relay.reason == "source-routed" {
             return Answer::pass();
         }
         if let Some(identity) = session.identity() {
+            if relay.ours && self.ours_is_free() {
+                return Answer::pass();
+            }
             let sender = session.sender().unwrap_or_default();
             let claim = self.claim(&identity.name, &sender, || credentials::senders(&identity.name));
-            return self.answer_identity(&claim, &identity.name, &sender, &recipient.address, relay.ours);
+            return self.answer_identity(&claim, &identity.name, &sender, &recipient.address(), relay.ours);
         }
-        if !relay.ours && self.config.allow_trusted_networks {
-            let peer = session.peer();
-            if peer.trusted {
-                return self.answer_network(&peer.address, &session.sender().unwrap_or_default(), &recipient.address);
+        let peer = self.config.allow_trusted_networks.then(|| session.peer());
+        match peer.filter(|peer| peer.trusted) {
+            Some(_) if relay.ours => Answer::pass(),
+            Some(peer) => {
+                let sender = session.sender().unwrap_or_default();
+                self.answer_network(&peer.address, &sender, &recipient.address())
             }
+            // A stranger: the host knows why relaying is denied better than this policy does.
+            None => Answer::pass().leave_session(),
         }
-        // A stranger: the host knows why relaying is denied better than this policy does.
-        Answer::pass()
     }
 }
 

@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use crate::network::Prefixes;
 
-/// Buckets in one round trip to the state store; the host's bound, and so the bound of limits of one kind.
-pub const MOST_LIMITS_OF_A_KIND: usize = 32;
+/// Buckets in one round trip to the state store; the host's bound, and so the bound of limits that a command may meet.
+pub const MOST_LIMITS_AT_ONCE: usize = 32;
 
 /// As written.
 #[derive(Debug, Deserialize)]
@@ -61,7 +61,7 @@ pub struct Override {
     pub burst: Option<u32>,
 }
 
-/// What is counted: at connect, at MAIL, at RCPT.
+/// What is counted: connections at connect, the others at RCPT.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Count {
@@ -89,7 +89,7 @@ pub struct Rates {
 }
 
 /// A limit that was checked.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Limit {
     pub count: Count,
     pub per: Per,
@@ -143,10 +143,14 @@ pub fn check(config: Config) -> Result<(Vec<Limit>, Prefixes), String> {
                 limit.count, limit.per, limit.rates.per_seconds
             ));
         }
-        if limits.iter().filter(|other| other.count == limit.count).count() == MOST_LIMITS_OF_A_KIND {
+        // Messages and recipients are counted together.
+        let (kind, of_kind): (_, fn(Count) -> bool) = match limit.count {
+            Count::Connections => ("connections", |count| count == Count::Connections),
+            _ => ("messages and recipients together", |count| count != Count::Connections),
+        };
+        if limits.iter().filter(|other| of_kind(other.count)).count() == MOST_LIMITS_AT_ONCE {
             return Err(format!(
-                "limits[{place}]: at most {MOST_LIMITS_OF_A_KIND} limits of {}",
-                limit.count
+                "limits[{place}]: at most {MOST_LIMITS_AT_ONCE} limits of {kind}"
             ));
         }
         limits.push(limit);

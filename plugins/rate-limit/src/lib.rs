@@ -1,19 +1,18 @@
 //! Limits how many messages, recipients and connections an identity, an address, a network or a sender domain may have in a time.
 //!
 //! Each limit is a token bucket in the host's state store. All buckets that a command touches are taken from at once or not at all. What is
-//! counted is the command: MAIL for a message, RCPT for a recipient, whether or not it is refused later, since it cost its work either way.
+//! counted is the command: RCPT for a recipient, and for the message too as long as it has no recipient, whether or not it is refused later, since
+//! it cost its work either way. So a message and its first recipient cost one call and one round trip together.
 //! A limit for a subject that the command does not have (the identity of a stranger, the domain of the null sender) does not apply.
 //!
-//! Never: refuses for good, or decides about relaying. With no limits configured a hook returns without asking the host anything.
+//! Never: refuses for good, or decides about relaying. With no limits of messages and recipients it takes leave of a session at once.
 //!
 //! Fails open: if the state store cannot be reached, mail passes, and the log says so.
 
 mod config;
 mod network;
 
-use std::net::IpAddr;
-
-use config::{Config, Count, Limit, Per, Rates};
+use config::{Config, Count, Limit, Per};
 use gatepost_sdk::prelude::*;
 use gatepost_sdk::state::{self, Bucket, Taken};
 use network::Prefixes;
@@ -21,21 +20,15 @@ use network::Prefixes;
 /// Bytes of an identity, address or domain in a bucket's key; what is longer is cut. The host takes keys of 512 bytes.
 const MOST_SUBJECT_BYTES: usize = 400;
 
+/// Room for a subject when its key is made, so that it need not grow.
+const USUAL_SUBJECT_BYTES: usize = 40;
+
 /// The configured policy.
 pub struct RateLimit {
-    connections: Limits,
-    messages: Limits,
-    recipients: Limits,
+    connections: Vec<Limit>,
+    messages: Vec<Limit>,
+    recipients: Vec<Limit>,
     prefixes: Prefixes,
-}
-
-/// The limits of one kind, and which facts they need.
-#[derive(Default)]
-struct Limits {
-    limits: Vec<Limit>,
-    need_identity: bool,
-    need_peer: bool,
-    need_sender: bool,
 }
 
 /// What a command says about whom to count.
@@ -43,14 +36,14 @@ struct Limits {
 struct Facts {
     identity: Option<String>,
     address: Option<String>,
-    sender_domain: Option<String>,
+    sender: Option<String>,
 }
 
-/// A bucket, and the limit for which it stands.
-struct Drawn<'a> {
-    limit: &'a Limit,
-    rates: Rates,
-    subject: String,
+/// The buckets that a command draws from, and the limits for which they stand.
+#[derive(Default)]
+struct Draw<'a> {
+    buckets: Vec<Bucket>,
+    limits: Vec<&'a Limit>,
 }
 
 impl Policy for RateLimit {
@@ -58,32 +51,24 @@ impl Policy for RateLimit {
 
     fn new(config: Config) -> Result<Self, String> {
         let (limits, prefixes) = config::check(config)?;
-        let mut policy = Self {
-            connections: Limits::default(),
-            messages: Limits::default(),
-            recipients: Limits::default(),
+        let of = |count| limits.iter().filter(|limit| limit.count == count).cloned().collect();
+        Ok(Self {
+            connections: of(Count::Connections),
+            messages: of(Count::Messages),
+            recipients: of(Count::Recipients),
             prefixes,
-        };
-        for limit in limits {
-            match limit.count {
-                Count::Connections => policy.connections.push(limit),
-                Count::Messages => policy.messages.push(limit),
-                Count::Recipients => policy.recipients.push(limit),
-            }
-        }
-        Ok(policy)
+        })
     }
 }
 
 impl OnConnect for RateLimit {
     fn on_connect(&self, session: &Session) -> Answer {
-        self.take(&self.connections, session, || None)
-    }
-}
-
-impl OnMail for RateLimit {
-    fn on_mail(&self, session: &Session, sender: &Mailbox, _parameters: &[Parameter]) -> Answer {
-        self.take(&self.messages, session, || Some(sender.domain.clone()))
+        let answer = self.take(&[&self.connections], session);
+        if self.messages.is_empty() && self.recipients.is_empty() {
+            answer.leave_session()
+        } else {
+            answer
+        }
     }
 }
 
@@ -95,39 +80,25 @@ impl OnRcpt for RateLimit {
         _parameters: &[Parameter],
         _relay: &RelayView,
     ) -> Answer {
-        self.take(&self.recipients, session, || {
-            session
-                .sender()
-                .map(|sender| gatepost_sdk::split_address(&sender).domain.into_owned())
-        })
+        if !self.messages.is_empty() && session.recipient_count() == 0 {
+            self.take(&[&self.messages, &self.recipients], session)
+        } else {
+            self.take(&[&self.recipients], session)
+        }
     }
 }
 
 impl RateLimit {
-    fn take(&self, limits: &Limits, session: &Session, sender_domain: impl FnOnce() -> Option<String>) -> Answer {
-        if limits.limits.is_empty() {
+    /// Takes one from each bucket of these limits, or from none.
+    fn take(&self, kinds: &[&[Limit]], session: &Session) -> Answer {
+        let limits = || kinds.iter().copied().flatten();
+        let draw = Draw::of(limits(), &Facts::of(session, limits()), self.prefixes);
+        if draw.buckets.is_empty() {
             return Answer::pass();
         }
-        let facts = Facts {
-            identity: limits
-                .need_identity
-                .then(|| session.identity())
-                .flatten()
-                .map(|identity| identity.name),
-            address: limits.need_peer.then(|| session.peer().address),
-            sender_domain: limits.need_sender.then(sender_domain).flatten(),
-        };
-        let drawn = limits.drawn(&facts, self.prefixes);
-        if drawn.is_empty() {
-            return Answer::pass();
-        }
-        let buckets: Vec<Bucket> = drawn.iter().map(Drawn::bucket).collect();
-        match state::take_all(&buckets) {
+        match state::take_all(&draw.buckets) {
             Ok(Taken::Ok) => Answer::pass(),
-            Ok(Taken::Refused((place, wait_ms))) => match drawn.get(place as usize) {
-                Some(drawn) => drawn.refusal(wait_ms),
-                None => Answer::pass(),
-            },
+            Ok(Taken::Refused((place, wait_ms))) => draw.refusal(place as usize, wait_ms).unwrap_or_else(Answer::pass),
             Err(error) => {
                 gatepost_sdk::log::error(&format!("limits are not held: the state store failed: {error:?}"));
                 Answer::pass()
@@ -136,75 +107,48 @@ impl RateLimit {
     }
 }
 
-impl Limits {
-    fn push(&mut self, limit: Limit) {
-        match limit.per {
-            Per::Identity => self.need_identity = true,
-            Per::Address | Per::Network => self.need_peer = true,
-            Per::SenderDomain => self.need_sender = true,
-        }
-        self.limits.push(limit);
-    }
-
-    /// The limits that apply, each with the subject for which it counts.
-    fn drawn(&self, facts: &Facts, prefixes: Prefixes) -> Vec<Drawn<'_>> {
-        self.limits
-            .iter()
-            .filter_map(|limit| {
-                let subject = facts.subject(limit.per, prefixes)?;
-                Some(Drawn {
-                    limit,
-                    rates: limit.rates_of(&subject)?,
-                    subject,
-                })
-            })
-            .collect()
-    }
-}
-
 impl Facts {
-    fn subject(&self, per: Per, prefixes: Prefixes) -> Option<String> {
-        let subject = match per {
-            Per::Identity => self.identity.clone(),
-            Per::Address => self.address.clone(),
-            Per::Network => self
-                .address
-                .as_ref()
-                .and_then(|text| text.parse::<IpAddr>().ok())
-                .map(|ip| prefixes.network_of(ip)),
-            Per::SenderDomain => self.sender_domain.clone(),
-        };
-        subject.filter(|subject| !subject.is_empty())
+    /// What these limits need to know; nothing else is asked for.
+    fn of<'a>(session: &Session, limits: impl Iterator<Item = &'a Limit>) -> Self {
+        let mut facts = Self::default();
+        for limit in limits {
+            match limit.per {
+                Per::Identity if facts.identity.is_none() => {
+                    facts.identity = session.identity().map(|identity| identity.name);
+                }
+                Per::Address | Per::Network if facts.address.is_none() => facts.address = Some(session.peer().address),
+                Per::SenderDomain if facts.sender.is_none() => facts.sender = session.sender(),
+                _ => {}
+            }
+        }
+        facts
     }
 }
 
-impl Drawn<'_> {
-    fn bucket(&self) -> Bucket {
-        let mut end = self.subject.len().min(MOST_SUBJECT_BYTES);
-        while !self.subject.is_char_boundary(end) {
-            end -= 1;
+impl<'a> Draw<'a> {
+    /// The buckets of those limits that apply to a command with these facts.
+    fn of(limits: impl Iterator<Item = &'a Limit>, facts: &Facts, prefixes: Prefixes) -> Self {
+        let mut draw = Self::default();
+        for limit in limits {
+            if let Some(bucket) = limit.bucket(facts, prefixes) {
+                draw.buckets.push(bucket);
+                draw.limits.push(limit);
+            }
         }
-        let Rates {
-            rate,
-            per_seconds,
-            burst,
-        } = self.rates;
-        Bucket {
-            key: [&self.limit.key_prefix, &self.subject[..end]].concat(),
-            cost: 1,
-            rate,
-            per_seconds,
-            burst,
-        }
+        draw
     }
 
-    fn refusal(&self, wait_ms: u64) -> Answer {
-        let Limit { count, per, .. } = self.limit;
-        let Rates {
+    /// The answer where the bucket at `place` lacks tokens for so long; none if there is no such bucket.
+    fn refusal(&self, place: usize, wait_ms: u64) -> Option<Answer> {
+        let (bucket, limit) = (self.buckets.get(place)?, self.limits.get(place)?);
+        let Bucket {
             rate,
             per_seconds,
             burst,
-        } = self.rates;
+            ..
+        } = bucket;
+        let Limit { count, per, .. } = limit;
+        let subject = &bucket.key[limit.key_prefix.len()..];
         let wait_s = wait_ms.div_ceil(1000).max(1);
         let text = format!("Too many {count}: try again in {wait_s} s");
         let answer = match count {
@@ -212,20 +156,51 @@ impl Drawn<'_> {
             Count::Connections => Answer::disconnect(421, "4.7.0", text),
             Count::Messages | Count::Recipients => Answer::defer(450, "4.7.1", text),
         };
-        answer
+        let answer = answer
             .because(
                 "rate-limited",
                 format!(
-                    "{count} per {per} {}: {rate} in {per_seconds} s, {burst} at once; the next in {wait_s} s",
-                    self.subject
+                    "{count} per {per} {subject}: {rate} in {per_seconds} s, {burst} at once; the next in {wait_s} s"
                 ),
                 "wait; the administrator can raise the limit, or make an exception under its `overrides`",
             )
-            .otherwise(format!("the same {wait_s} s later"))
+            .otherwise(format!("the same {wait_s} s later"));
+        Some(answer)
     }
 }
 
-gatepost_sdk::export!(RateLimit: on_connect, on_mail, on_rcpt);
+impl Limit {
+    /// The bucket from which a command with these facts draws; none if the limit does not apply to it.
+    fn bucket(&self, facts: &Facts, prefixes: Prefixes) -> Option<Bucket> {
+        let mut key = String::with_capacity(self.key_prefix.len() + USUAL_SUBJECT_BYTES);
+        key.push_str(&self.key_prefix);
+        match self.per {
+            Per::Identity => key.push_str(facts.identity.as_deref()?),
+            Per::Address => key.push_str(facts.address.as_deref()?),
+            Per::Network => prefixes.push_network(&mut key, facts.address.as_deref()?.parse().ok()?),
+            Per::SenderDomain => key.push_str(&gatepost_sdk::split_address(facts.sender.as_deref()?).domain),
+        }
+        let mut end = key.len().min(self.key_prefix.len() + MOST_SUBJECT_BYTES);
+        while !key.is_char_boundary(end) {
+            end -= 1;
+        }
+        key.truncate(end);
+        let subject = &key[self.key_prefix.len()..];
+        if subject.is_empty() {
+            return None;
+        }
+        let rates = self.rates_of(subject)?;
+        Some(Bucket {
+            key,
+            cost: 1,
+            rate: rates.rate,
+            per_seconds: rates.per_seconds,
+            burst: rates.burst,
+        })
+    }
+}
+
+gatepost_sdk::export!(RateLimit: on_connect, on_rcpt);
 
 #[cfg(test)]
 mod tests;

@@ -6,23 +6,29 @@ fn load(json: &str) -> Result<RateLimit, String> {
     RateLimit::new(gatepost_sdk::parse_config(json)?)
 }
 
-fn facts(identity: &str, address: &str, sender_domain: &str) -> Facts {
+fn facts(identity: &str, address: &str, sender: &str) -> Facts {
     let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
     Facts {
         identity: some(identity),
         address: some(address),
-        sender_domain: Some(sender_domain.to_owned()),
+        sender: Some(sender.to_owned()),
     }
 }
 
 /// The buckets as `key rate/per_seconds burst`.
-fn drawn(limits: &Limits, facts: &Facts, prefixes: Prefixes) -> Vec<String> {
-    let bucket = |drawn: &Drawn| {
-        let bucket = drawn.bucket();
+fn drawn(limits: &[Limit], facts: &Facts, prefixes: Prefixes) -> Vec<String> {
+    let draw = Draw::of(limits.iter(), facts, prefixes);
+    let bucket = |bucket: &Bucket| {
         assert_eq!(bucket.cost, 1);
         format!("{} {}/{} {}", bucket.key, bucket.rate, bucket.per_seconds, bucket.burst)
     };
-    limits.drawn(facts, prefixes).iter().map(bucket).collect()
+    draw.buckets.iter().map(bucket).collect()
+}
+
+/// The answer when the first of these limits lacks tokens for so long.
+fn refusal(limits: &[Limit], facts: &Facts, prefixes: Prefixes, wait_ms: u64) -> Answer {
+    let draw = Draw::of(limits.iter(), facts, prefixes);
+    draw.refusal(0, wait_ms).expect("the limit applies")
 }
 
 const MESSAGES: &str = r#"{"limits":[
@@ -36,11 +42,11 @@ const MESSAGES: &str = r#"{"limits":[
 #[test]
 fn a_message_draws_from_the_buckets_of_what_it_has() {
     let policy = load(MESSAGES).expect("valid");
-    /// Identity, address and sender domain, and the buckets.
+    /// Identity, address and sender, and the buckets.
     type Case = ((&'static str, &'static str, &'static str), &'static [&'static str]);
     let cases: &[Case] = &[
         (
-            ("carol", "192.0.2.7", "example.org"),
+            ("carol", "192.0.2.7", "me@example.org"),
             &[
                 "messages/identity/3600/carol 100/3600 200",
                 "messages/network/60/192.0.2.0/24 10/60 10",
@@ -49,7 +55,7 @@ fn a_message_draws_from_the_buckets_of_what_it_has() {
             ],
         ),
         (
-            ("alice", "198.51.100.1", "big.example"),
+            ("alice", "198.51.100.1", "me@BIG.example."),
             &[
                 "messages/identity/3600/alice 1000/3600 1000",
                 "messages/network/60/198.51.100.0/24 99/1 7",
@@ -62,30 +68,17 @@ fn a_message_draws_from_the_buckets_of_what_it_has() {
         (("", "2001:db8::1", ""), &["messages/network/60/2001:db8::/64 10/60 10"]),
         (("root", "", ""), &[]),
     ];
-    for ((identity, address, domain), expected) in cases {
-        let drawn = drawn(&policy.messages, &facts(identity, address, domain), policy.prefixes);
-        assert_eq!(drawn, *expected, "{identity} {address} {domain}");
+    for ((identity, address, sender), expected) in cases {
+        let drawn = drawn(&policy.messages, &facts(identity, address, sender), policy.prefixes);
+        assert_eq!(drawn, *expected, "{identity} {address} {sender}");
     }
-}
-
-#[test]
-fn only_the_facts_that_a_limit_needs_are_asked_for() {
-    let policy = load(
-        r#"{"limits":[{"count":"connections","per":"network","rate":1,"per_seconds":1},
-                      {"count":"recipients","per":"identity","rate":1,"per_seconds":1}]}"#,
-    )
-    .expect("valid");
-    let needs = |limits: &Limits| (limits.need_identity, limits.need_peer, limits.need_sender);
-    assert_eq!(needs(&policy.connections), (false, true, false));
-    assert_eq!(needs(&policy.recipients), (true, false, false));
-    assert!(policy.messages.limits.is_empty());
 }
 
 #[test]
 fn no_configuration_limits_nothing() {
     let policy = load("{}").expect("valid");
     for limits in [&policy.connections, &policy.messages, &policy.recipients] {
-        assert!(limits.limits.is_empty());
+        assert!(limits.is_empty());
     }
 }
 
@@ -93,7 +86,7 @@ fn no_configuration_limits_nothing() {
 fn a_refusal_says_when_to_try_again() {
     let policy = load(MESSAGES).expect("valid");
     let facts = facts("carol", "", "");
-    let answer = policy.messages.drawn(&facts, policy.prefixes)[0].refusal(34_001);
+    let answer = refusal(&policy.messages, &facts, policy.prefixes, 34_001);
     let Decision::Defer(reply) = &answer.decision else {
         panic!("{answer:?}")
     };
@@ -113,7 +106,7 @@ fn a_refusal_says_when_to_try_again() {
 fn a_connection_too_many_is_closed() {
     let policy =
         load(r#"{"limits":[{"count":"connections","per":"address","rate":1,"per_seconds":1}]}"#).expect("valid");
-    let answer = policy.connections.drawn(&facts("", "192.0.2.1", ""), policy.prefixes)[0].refusal(0);
+    let answer = refusal(&policy.connections, &facts("", "192.0.2.1", ""), policy.prefixes, 0);
     assert!(matches!(answer.decision, Decision::Disconnect(reply) if reply.code == 421));
 }
 
@@ -122,7 +115,7 @@ fn a_key_is_never_longer_than_the_store_takes() {
     let policy = load(MESSAGES).expect("valid");
     let long = "ä".repeat(1000);
     let facts = facts(&long, "", "");
-    let key = policy.messages.drawn(&facts, policy.prefixes)[0].bucket().key;
+    let key = &Draw::of(policy.messages.iter(), &facts, policy.prefixes).buckets[0].key;
     assert!(key.len() <= 512, "{}", key.len());
 }
 
@@ -161,12 +154,25 @@ fn a_bad_configuration_names_the_key() {
 }
 
 #[test]
-fn there_is_a_bound_on_limits_of_a_kind() {
-    let limits = |n: u32| {
-        let one = |i: u32| format!(r#"{{"count":"messages","per":"identity","rate":1,"per_seconds":{i}}}"#);
-        let all: Vec<String> = (1..=n).map(one).collect();
+fn there_is_a_bound_on_limits_that_a_command_meets() {
+    let limits = |of: &[(&str, u32)]| {
+        let one = |count: &str, i: u32| format!(r#"{{"count":"{count}","per":"address","rate":1,"per_seconds":{i}}}"#);
+        let all: Vec<String> = of
+            .iter()
+            .flat_map(|(count, n)| (1..=*n).map(move |i| one(count, i)))
+            .collect();
         load(&format!(r#"{{"limits":[{}]}}"#, all.join(","))).map(|_| ())
     };
-    assert_eq!(limits(32), Ok(()));
-    assert_eq!(limits(33), Err("limits[32]: at most 32 limits of messages".to_owned()));
+    assert_eq!(
+        limits(&[("messages", 20), ("recipients", 12), ("connections", 32)]),
+        Ok(())
+    );
+    assert_eq!(
+        limits(&[("messages", 20), ("recipients", 13)]),
+        Err("limits[32]: at most 32 limits of messages and recipients together".to_owned())
+    );
+    assert_eq!(
+        limits(&[("connections", 33)]),
+        Err("limits[32]: at most 32 limits of connections".to_owned())
+    );
 }

@@ -1,7 +1,8 @@
 //! Refuses clients that DNS lists name, by the sum of the lists' weights.
 //!
 //! Asked at RCPT, for recipients of ours, so that those who authenticated, trusted networks and mail to postmaster are spared, and the log has
-//! the recipients that were refused. All lists are asked in one batch, once in a session; the result stays in a session note.
+//! the recipients that were refused. All lists are asked in one batch, once in a session. Of a client that no list names, or that is spared, this
+//! policy takes leave; what lists say of another stays in a session note.
 //!
 //! Never: looks up anything without a configured list, or counts a DNS failure against a client.
 //!
@@ -46,18 +47,27 @@ impl Policy for Rbl {
 impl OnRcpt for Rbl {
     fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _parameters: &[Parameter], relay: &RelayView) -> Answer {
         // What is not ours needs a permission to relay, and listed strangers do not get one anyway.
-        if self.lists.is_empty() || !relay.ours || self.is_exempt(&recipient.local) || session.identity().is_some() {
+        if !relay.ours || self.is_exempt(&recipient.local()) {
             return Answer::pass();
+        }
+        if self.lists.is_empty() || session.identity().is_some() {
+            return Answer::pass().leave_session();
+        }
+        let peer = session.peer();
+        if peer.trusted {
+            return Answer::pass().leave_session();
         }
         let known = notes::get(Scope::Session, OWN, NOTE);
-        let verdict = known
-            .as_deref()
-            .and_then(Verdict::from_note)
-            .unwrap_or_else(|| self.ask(session));
-        if verdict.score < self.threshold {
-            return Answer::pass();
+        if let Some(verdict) = known.as_deref().and_then(Verdict::from_note) {
+            return self.answer(&peer.address, &verdict);
         }
-        self.answer(&session.peer().address, &verdict)
+        let verdict = self.ask(&peer.address);
+        if verdict.score < self.threshold {
+            return Answer::pass().leave_session();
+        }
+        // If the notes are full, the next recipient asks again.
+        notes::set(Scope::Session, NOTE, Some(&verdict.to_note()));
+        self.answer(&peer.address, &verdict)
     }
 }
 
@@ -68,24 +78,16 @@ impl Rbl {
             .any(|exempt| exempt.eq_ignore_ascii_case(local))
     }
 
-    /// Asks the lists, and keeps the verdict for the session.
-    fn ask(&self, session: &Session) -> Verdict {
-        let peer = session.peer();
-        let verdict = if peer.trusted {
-            Verdict::default()
-        } else {
-            let query = |list: &List| ListQuery {
-                zone: list.zone.clone(),
-                subject: peer.address.clone(),
-            };
-            let queries: Vec<ListQuery> = self.lists.iter().map(query).collect();
-            verdict::weigh(&self.lists, &dns::lists(&queries), |line| {
-                gatepost_sdk::log::warn(&line)
-            })
+    /// Asks the lists.
+    fn ask(&self, address: &str) -> Verdict {
+        let query = |list: &List| ListQuery {
+            zone: list.zone.clone(),
+            subject: address.to_owned(),
         };
-        // If the notes are full, the next recipient asks again.
-        notes::set(Scope::Session, NOTE, Some(&verdict.to_note()));
-        verdict
+        let queries: Vec<ListQuery> = self.lists.iter().map(query).collect();
+        verdict::weigh(&self.lists, &dns::lists(&queries), |line| {
+            gatepost_sdk::log::warn(&line)
+        })
     }
 
     fn answer(&self, address: &str, verdict: &Verdict) -> Answer {

@@ -9,7 +9,7 @@ impl Unconfigured for NoReply {}
 
 impl OnRcpt for NoReply {
     fn on_rcpt(&self, _: &Session, recipient: &Mailbox, _: &[Parameter], relay: &RelayView) -> Answer {
-        if relay.ours && recipient.local.eq_ignore_ascii_case("noreply") {
+        if relay.ours && recipient.local().eq_ignore_ascii_case("noreply") {
             return Answer::reject(550, "5.1.1", "Nobody reads noreply: write to support");
         }
         Answer::pass()

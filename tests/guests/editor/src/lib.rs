@@ -31,6 +31,7 @@ impl OnEhlo for Editor {
                 .withdraw_extension("CHUNKING"),
             "clear.test" => Answer::pass().withdraw_extension("STARTTLS"),
             "slow.test" => Answer::pass().delay(300),
+            "leaving.test" => Answer::pass().leave_session(),
             _ => Answer::pass(),
         }
     }
@@ -38,10 +39,11 @@ impl OnEhlo for Editor {
 
 impl OnRcpt for Editor {
     fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
-        let local = recipient.local.as_str();
+        let local = recipient.local();
+        let local = local.as_str();
         let named = |list: &[String]| list.iter().any(|name| name == local);
         if named(&self.0.refuse) {
-            return Answer::reject(550, "5.7.1", format!("{} is refused", recipient.address));
+            return Answer::reject(550, "5.7.1", format!("{} is refused", recipient.address()));
         }
         if named(&self.0.discard) {
             return Answer::discard();

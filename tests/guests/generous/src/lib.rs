@@ -26,7 +26,9 @@ impl OnRcpt for Generous {
         let works = || {
             let name = "partner.test".to_owned();
             let kind = RecordType::A;
-            dns::lookup(&[Query { name, kind }]).into_iter().all(|answer| answer.is_ok())
+            dns::lookup(&[Query { name, kind }])
+                .into_iter()
+                .all(|answer| answer.is_ok())
         };
         let allow = match self.0.when.as_deref() {
             None => true,

@@ -60,7 +60,7 @@ fn misbehave(how: &str) {
 
 impl OnRcpt for Naughty {
     fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
-        match recipient.local.as_str() {
+        match recipient.local().as_str() {
             // An action without its grant.
             "ungranted" => Answer::pass().allow_relay(),
             // A reply that no client may see.
