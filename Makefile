@@ -10,10 +10,12 @@ PLUGINS_TARGET := --target-dir target/plugins-check
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 
-run: build ## set up, build, and start a relay that works at once (loopback only, its state in var/)
-	target/release/gatepost run
+run: setup ## set up, build, and start a relay that works at once (loopback only, its state in var/)
+	scripts/build-plugins
+	cargo build --profile trial
+	target/trial/gatepost run
 
-build: setup ## leave target/release/gatepost and target/plugins/NAME.wasm
+build: setup ## leave target/release/gatepost (optimised as one: slow to build) and target/plugins/NAME.wasm
 	scripts/build-plugins
 	cargo build --release
 

@@ -143,6 +143,8 @@ wasm_cargo() {
         )
         flags+=("-Zbuild-std=std,panic_abort")
     fi
+    # Vectors: every engine that runs components has them, and scanning text is much of what policies do.
+    settings+=(CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=+simd128")
     env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u RUSTC_WRAPPER "${settings[@]}" \
         cargo "$@" "${flags[@]}"
 }

@@ -33,7 +33,7 @@ fn fill(state_dir: &Path, plugins: &Path) -> String {
         .replace("@PLUGINS@", &place(plugins))
 }
 
-/// `../plugins` beside the executable's folder, as `make build` leaves it (target/release, target/plugins), or
+/// `../plugins` beside the executable's folder, as `make run` and `make build` leave it (target/trial or target/release, and target/plugins), or
 /// `../lib/gatepost/plugins`, as an installation does; the first, if neither is there, so that the error names it.
 fn plugin_folder() -> PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();

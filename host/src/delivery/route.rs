@@ -138,7 +138,7 @@ impl Key {
             (Target::Domain(domain), _) => mail_exchangers(config, dns, domain).await,
             (Target::Address(ip), _) => {
                 let address = SocketAddr::new(*ip, config.mx_port);
-                if is_ourselves(&config.listeners, address) {
+                if is_ourselves(&config.listeners, address) || is_nowhere_else(address) {
                     return Err(loops_back("the address literal"));
                 }
                 Ok(vec![Place {
@@ -287,13 +287,15 @@ fn order(mut records: Vec<Mx>, mut below: impl FnMut(usize) -> usize) -> Vec<Mx>
     records
 }
 
-/// Whether a connection to `address` would end at one of our own listeners, or, on the port for mail, at whoever takes this machine's own mail:
-/// such a server trusts what comes from loopback, and no MX record or address literal may lead there.
-fn is_ourselves(listeners: &[SocketAddr], address: SocketAddr) -> bool {
+/// Whether no other machine can be meant. On the port for mail, a server that listens there trusts what comes from loopback, and nobody may reach
+/// it by writing `user@[127.0.0.1]`.
+fn is_nowhere_else(address: SocketAddr) -> bool {
     let ip = address.ip().to_canonical();
-    if address.port() == SMTP_PORT && (ip.is_loopback() || ip.is_unspecified()) {
-        return true;
-    }
+    address.port() == SMTP_PORT && (ip.is_loopback() || ip.is_unspecified())
+}
+
+/// Whether a connection to `address` would end at one of our own listeners.
+fn is_ourselves(listeners: &[SocketAddr], address: SocketAddr) -> bool {
     listeners.iter().any(|listener| {
         listener.port() == address.port()
             && (listener.ip() == address.ip() || (listener.ip().is_unspecified() && is_local(address.ip())))
@@ -339,8 +341,8 @@ mod tests {
     }
 
     #[test]
-    fn mail_for_this_machine_loops_back_whoever_listens() {
-        let ours = |text: &str| is_ourselves(&[], text.parse().unwrap());
+    fn an_address_literal_of_this_machine_loops_back_whoever_listens() {
+        let ours = |text: &str| is_nowhere_else(text.parse().unwrap());
         for address in [
             "127.0.0.1:25",
             "127.8.9.1:25",

@@ -251,6 +251,11 @@ impl Call {
     }
 }
 
+/// `to_string` of an `Arc` goes through a formatter.
+fn owned(text: &Arc<str>) -> String {
+    String::from(&**text)
+}
+
 fn text(value: &Arc<str>) -> Told {
     Told::Text(value.clone())
 }
@@ -271,7 +276,7 @@ impl wit::types::HostSession for Guest {
         let session = call.session.clone();
         call.saw("session.listener", text(&session.listener));
         Ok(wit::types::Listener {
-            name: session.listener.to_string(),
+            name: owned(&session.listener),
             auth: match session.auth_offered {
                 AuthOffer::Off => wit::types::AuthOffer::Off,
                 AuthOffer::Optional => wit::types::AuthOffer::Optional,
@@ -289,7 +294,7 @@ impl wit::types::HostSession for Guest {
         call.saw("session.peer", text(&address));
         let session = &call.session;
         Ok(wit::types::Peer {
-            address: address.as_ref().to_owned(),
+            address: owned(&address),
             port: session.peer.port(),
             trusted: session.trusted,
             proxied: session.proxy.is_some(),
@@ -308,7 +313,7 @@ impl wit::types::HostSession for Guest {
             }
         };
         self.call()?.saw("session.reverse-name", maybe(name.as_ref()));
-        Ok(name.map(|name| name.to_string()))
+        Ok(name.as_ref().map(owned))
     }
 
     fn tls(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<wit::types::Tls>> {
@@ -316,9 +321,9 @@ impl wit::types::HostSession for Guest {
         let tls = call.session.tls.clone();
         call.saw("session.tls", maybe(tls.as_ref().map(|tls| &tls.version)));
         Ok(tls.map(|tls| wit::types::Tls {
-            version: tls.version.to_string(),
-            cipher: tls.cipher.to_string(),
-            server_name: tls.server_name.map(|name| name.to_string()),
+            version: owned(&tls.version),
+            cipher: owned(&tls.cipher),
+            server_name: tls.server_name.as_ref().map(owned),
         }))
     }
 
@@ -326,7 +331,7 @@ impl wit::types::HostSession for Guest {
         let call = self.call()?;
         let name = call.session.ehlo.clone();
         call.saw("session.ehlo-name", maybe(name.as_ref()));
-        Ok(name.map(|name| name.to_string()))
+        Ok(name.as_ref().map(owned))
     }
 
     fn identity(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<wit::types::Identity>> {
@@ -337,8 +342,8 @@ impl wit::types::HostSession for Guest {
             maybe(identity.as_ref().map(|identity| &identity.name)),
         );
         Ok(identity.map(|identity| wit::types::Identity {
-            name: identity.name.to_string(),
-            method: identity.method.to_string(),
+            name: owned(&identity.name),
+            method: owned(&identity.method),
         }))
     }
 
@@ -395,10 +400,10 @@ impl wit::types::HostSession for Guest {
         let call = self.call()?;
         call.saw("session.earlier-answers", Told::Amount(call.past.len()));
         let told = |past: &PastAnswer| wit::types::PastAnswer {
-            plugin: past.plugin.to_string(),
+            plugin: owned(&past.plugin),
             stage: past.stage.name().to_owned(),
             verdict: past.verdict.to_owned(),
-            reason: past.reason.to_string(),
+            reason: owned(&past.reason),
         };
         Ok(call.past.iter().map(told).collect())
     }

@@ -603,7 +603,7 @@ impl Supervisor<'_> {
                 if !std::mem::replace(&mut self.was_ready, true) {
                     (self.options.announce)(&self.good.read.config);
                 }
-                tracing::info!("the worker is ready");
+                tracing::info!("ready");
             }
             Ok(Some((ToSupervisor::Reload, _))) => {
                 self.asked += 1;
