@@ -131,6 +131,9 @@ fn a_bad_change_is_refused_and_the_old_configuration_stays() {
     );
     still_works();
 
+    // A file with errors keeps nobody from the relay that runs.
+    assert!(relay.command(&["queue", "list"]).contains("no messages"));
+
     // The command line asks the same, and is told the same.
     let said = relay.admin("{\"command\":\"reload\"}");
     assert!(said.contains("\"error\"") && said.contains("relay_domain"), "{said}");

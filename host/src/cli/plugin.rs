@@ -33,6 +33,8 @@ pub enum Command {
         file: PathBuf,
     },
     /// Bring the version before back
+    ///
+    /// The version that was in force becomes the one before: a second rollback goes forward again.
     Rollback {
         /// The plugin's name in the configuration
         name: String,

@@ -2,7 +2,7 @@
 //!
 //! It promises one thing: when [`Spool::append`] returns `Ok`, the message is on the disk and stays in the queue
 //! through any crash until it is settled. Many sessions share one sync: appends go through a bounded queue to one
-//! commit thread, which writes what has gathered while it was syncing as one batch and syncs once (`commit.rs`). The
+//! commit thread, which writes what has gathered since its last sync as one batch and syncs once (`commit.rs`). The
 //! store is an append-only log of segments (`log.rs`) of checksummed records (`record.rs`); messages larger than
 //! [`Body::MEMORY_LIMIT`](crate::message::Body::MEMORY_LIMIT) are files of their own to which a record refers
 //! (`body.rs`). What is in the queue, and what of it is due, is held in memory (`index.rs`) and read back at the
