@@ -129,10 +129,15 @@ def cpu_s(pids):
     seconds = 0.0
     for pid in pids:
         fields = relays.stat_fields(pid)
-        if fields is not None:
+        if fields is None:
+            continue
+        try:
             # What clock_getcpuclockid(3) gives for a process: in nanoseconds, where stat counts in hundredths of a second.
             seconds += time.clock_gettime(~pid << 3 | 2)
-            seconds += sum(map(int, fields[CHILDREN_CPU_FIELDS])) / CLOCK_TICKS
+        except OSError:
+            # It ended just now: whoever waits for it counts it.
+            continue
+        seconds += sum(map(int, fields[CHILDREN_CPU_FIELDS])) / CLOCK_TICKS
     return seconds
 
 

@@ -108,13 +108,13 @@ impl Config {
 
     /// The local socket of the command line: `state_dir/admin.sock`.
     pub fn admin_socket(&self) -> PathBuf {
-        self.state_dir.join("admin.sock")
+        self.state_dir.join(ADMIN_SOCKET)
     }
 
     /// The same for a file that has errors: the relay that runs keeps to what it read before, and can be asked while the file is mended. `None`
     /// if the file cannot be read.
     pub fn admin_socket_despite_errors(path: &Path) -> Option<PathBuf> {
-        Some(read::state_dir_alone(&std::fs::read(path).ok()?, path).join("admin.sock"))
+        Some(read::state_dir_alone(&std::fs::read(path).ok()?, path).join(ADMIN_SOCKET))
     }
 
     /// What is allowed, and seldom meant: for `gatepost check` and the log.
@@ -155,6 +155,9 @@ const WIDEST_V4: u8 = 12;
 const WIDEST_V6: u8 = 19;
 /// Networks in which no stranger is, however wide (RFC 1918, RFC 6598, RFC 4193, loopback).
 const PRIVATE_NETWORKS: [&str; 4] = ["10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "fc00::/7"];
+
+/// The name of the command line's socket in `state_dir`.
+const ADMIN_SOCKET: &str = "admin.sock";
 
 /// Beside the configuration file, so that a trial leaves nothing elsewhere on the machine.
 pub const DEFAULT_STATE_DIR: &str = "var/gatepost";
