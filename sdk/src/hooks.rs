@@ -10,7 +10,7 @@ use crate::login::Attempt;
 use crate::messages::Message;
 use crate::policy::Held;
 use crate::queue::{AttemptResult, QueuedMessage};
-use crate::types::{Answer, Mailbox, Parameter, RelayView, Session};
+use crate::types::{Answer, Mailbox, RelayView, Session};
 
 pub use on_auth::exports::gatepost::policy::on_auth::Verdict;
 pub use on_result::exports::gatepost::policy::on_result::CommandResult;
@@ -36,13 +36,13 @@ pub trait OnAuth {
 /// MAIL FROM.
 pub trait OnMail {
     /// See `on-mail` in `wit/hooks.wit`.
-    fn on_mail(&self, session: &Session, sender: &Mailbox, parameters: &[Parameter]) -> Answer;
+    fn on_mail(&self, session: &Session, sender: &Mailbox) -> Answer;
 }
 
 /// RCPT TO, once for each recipient.
 pub trait OnRcpt {
     /// See `on-rcpt` in `wit/hooks.wit`.
-    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, parameters: &[Parameter], relay: &RelayView) -> Answer;
+    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, relay: &RelayView) -> Answer;
 }
 
 /// DATA, or the first BDAT, before the content is asked for.
@@ -112,14 +112,14 @@ impl<P: Held + OnAuth> on_auth::exports::gatepost::policy::on_auth::Guest for P 
 }
 
 impl<P: Held + OnMail> on_mail::exports::gatepost::policy::on_mail::Guest for P {
-    fn on_mail(session: &Session, sender: &Mailbox, parameters: Vec<Parameter>) -> Answer {
-        P::with(|policy| policy.on_mail(session, sender, &parameters))
+    fn on_mail(session: &Session, sender: &Mailbox) -> Answer {
+        P::with(|policy| policy.on_mail(session, sender))
     }
 }
 
 impl<P: Held + OnRcpt> on_rcpt::exports::gatepost::policy::on_rcpt::Guest for P {
-    fn on_rcpt(session: &Session, recipient: &Mailbox, parameters: Vec<Parameter>, relay: RelayView) -> Answer {
-        P::with(|policy| policy.on_rcpt(session, recipient, &parameters, &relay))
+    fn on_rcpt(session: &Session, recipient: &Mailbox, relay: RelayView) -> Answer {
+        P::with(|policy| policy.on_rcpt(session, recipient, &relay))
     }
 }
 

@@ -25,7 +25,7 @@
 //! }
 //!
 //! impl OnMail for Banned {
-//!     fn on_mail(&self, _session: &Session, sender: &Mailbox, _parameters: &[Parameter]) -> Answer {
+//!     fn on_mail(&self, _session: &Session, sender: &Mailbox) -> Answer {
 //!         let domain = sender.domain();
 //!         if self.0.banned.contains(&domain) {
 //!             return Answer::reject(550, "5.7.1", "Mail from your domain is not taken here")

@@ -79,6 +79,7 @@ impl Scope {
     pub fn end_transaction(&mut self) {
         self.transaction = None;
         self.mailbox = None;
+        self.parameters = Vec::new();
         self.content = None;
         self.message = None;
         self.checks = Checks::default();
@@ -130,6 +131,13 @@ impl Question<'_> {
             Question::Mail(sender, _) => *sender,
             Question::Rcpt(recipient, ..) => Some(recipient),
             _ => None,
+        }
+    }
+
+    fn parameters(&self) -> &[(String, Option<String>)] {
+        match self {
+            Question::Mail(_, parameters) | Question::Rcpt(_, parameters, _) => parameters,
+            _ => &[],
         }
     }
 }
@@ -241,6 +249,7 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
         return outcome;
     }
     scope.mailbox = question.mailbox().cloned();
+    scope.parameters = question.parameters().to_vec();
     let mut asked = Asked::new(question);
     for plugin in policy.at(stage) {
         if scope.has_left(plugin) || outcome.verdict == Verdict::Accept && !plugin.settings.always {
@@ -481,7 +490,6 @@ impl Started {
 /// A question in the form that guests take, changed as policies rewrite it.
 struct Asked<'a> {
     question: Question<'a>,
-    parameters: Vec<wit::Parameter>,
     relay: wit::RelayView,
     queued: Option<queue::QueuedMessage>,
     rewritten: Option<Address>,
@@ -489,25 +497,14 @@ struct Asked<'a> {
 
 impl<'a> Asked<'a> {
     fn new(question: Question<'a>) -> Asked<'a> {
-        let given: &[(String, Option<String>)] = match &question {
-            Question::Mail(_, parameters) | Question::Rcpt(_, parameters, _) => parameters,
-            _ => &[],
-        };
-        let parameters = given
-            .iter()
-            .map(|(name, value)| wit::Parameter {
-                name: name.clone(),
-                value: value.clone(),
-            })
-            .collect();
         let relay = match &question {
             Question::Rcpt(_, _, super::gate::Class::Foreign(reason)) => wit::RelayView {
                 ours: false,
-                reason: reason.code().to_owned(),
+                reason: Some(reason.code().to_owned()),
             },
             _ => wit::RelayView {
                 ours: true,
-                reason: String::new(),
+                reason: None,
             },
         };
         let queued = match &question {
@@ -516,7 +513,6 @@ impl<'a> Asked<'a> {
         };
         Asked {
             question,
-            parameters,
             relay,
             queued,
             rewritten: None,
@@ -526,8 +522,8 @@ impl<'a> Asked<'a> {
     fn hook(&self) -> HookCall<'_> {
         match (&self.question, &self.queued) {
             (Question::Ehlo(name), _) => HookCall::Ehlo(name),
-            (Question::Mail(..), _) => HookCall::Mail(&self.parameters),
-            (Question::Rcpt(..), _) => HookCall::Rcpt(&self.parameters, &self.relay),
+            (Question::Mail(..), _) => HookCall::Mail,
+            (Question::Rcpt(..), _) => HookCall::Rcpt(&self.relay),
             (Question::Data, _) => HookCall::Data,
             (Question::Message, _) => HookCall::Message,
             (_, Some(message)) => HookCall::Route(message),

@@ -82,6 +82,8 @@ pub struct Call {
     pub transaction: Option<Arc<Transaction>>,
     /// There in on-mail (`None` is the null sender) and in on-rcpt, as edited so far.
     pub mailbox: Option<Address>,
+    /// Those of the command in on-mail and on-rcpt.
+    pub parameters: Vec<(String, Option<String>)>,
     /// There in on-message.
     pub content: Option<Arc<Content>>,
     /// There from on-message on.
@@ -216,6 +218,7 @@ impl Call {
             session,
             transaction: None,
             mailbox: None,
+            parameters: Vec::new(),
             content: None,
             message: None,
             login: None,
@@ -427,6 +430,16 @@ impl wit::types::HostMailbox for Guest {
     fn domain(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<String> {
         let domain = self.call()?.mailbox.as_ref().and_then(Address::canonical_domain);
         Ok(domain.unwrap_or_default().to_owned())
+    }
+
+    fn parameters(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<Vec<wit::types::Parameter>> {
+        let call = self.call()?;
+        call.saw("mailbox.parameters", Told::Amount(call.parameters.len()));
+        let told = |(name, value): &(String, Option<String>)| wit::types::Parameter {
+            name: name.clone(),
+            value: value.clone(),
+        };
+        Ok(call.parameters.iter().map(told).collect())
     }
 
     fn drop(&mut self, _: Resource<Mailbox>) -> wasmtime::Result<()> {

@@ -41,8 +41,8 @@ pub enum HookCall<'a> {
     Connect,
     Ehlo(&'a str),
     Auth,
-    Mail(&'a [wit::Parameter]),
-    Rcpt(&'a [wit::Parameter], &'a wit::RelayView),
+    Mail,
+    Rcpt(&'a wit::RelayView),
     Data,
     Message,
     Queued(&'a queue::QueuedMessage),
@@ -392,17 +392,14 @@ impl Hooks {
                 let hook = self.on_auth.as_ref().ok_or_else(absent)?;
                 HookAnswer::Auth(hook.call_on_auth(store, session, Resource::new_borrow(0)).await?)
             }
-            HookCall::Mail(parameters) => {
+            HookCall::Mail => {
                 let hook = self.on_mail.as_ref().ok_or_else(absent)?;
-                HookAnswer::Answer(
-                    hook.call_on_mail(store, session, Resource::new_borrow(0), parameters)
-                        .await?,
-                )
+                HookAnswer::Answer(hook.call_on_mail(store, session, Resource::new_borrow(0)).await?)
             }
-            HookCall::Rcpt(parameters, relay) => {
+            HookCall::Rcpt(relay) => {
                 let hook = self.on_rcpt.as_ref().ok_or_else(absent)?;
                 HookAnswer::Answer(
-                    hook.call_on_rcpt(store, session, Resource::new_borrow(0), parameters, relay)
+                    hook.call_on_rcpt(store, session, Resource::new_borrow(0), relay)
                         .await?,
                 )
             }

@@ -22,11 +22,11 @@ pub mod probe;
 pub mod services;
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::config::{self, Config};
@@ -47,7 +47,8 @@ pub struct Policy {
     pub services: Arc<Services>,
     plugins: Vec<Arc<Plugin>>,
     by_stage: [Box<[Arc<Plugin>]>; Stage::ALL.len()],
-    retired: Mutex<Option<Instant>>,
+    /// Since when another one is in force.
+    retired: OnceLock<Instant>,
 }
 
 impl Policy {
@@ -58,7 +59,7 @@ impl Policy {
             services,
             plugins,
             by_stage,
-            retired: Mutex::new(None),
+            retired: OnceLock::new(),
         }
     }
 
@@ -83,8 +84,8 @@ impl Policy {
             return true;
         }
         self.retired
-            .lock()
-            .is_some_and(|retired| now.duration_since(retired) >= PIN_MAX)
+            .get()
+            .is_some_and(|retired| now.duration_since(*retired) >= PIN_MAX)
     }
 }
 
@@ -139,7 +140,8 @@ impl Policies {
         let number = self.numbers.fetch_add(1, Ordering::Relaxed) + 1;
         let policy = Arc::new(Policy::new(number, loaded, services));
         probe::run(&policy, config).await.map_err(|error| vec![error])?;
-        *before.retired.lock() = Some(Instant::now());
+        // The first time counts; each policy is replaced once.
+        let _ = before.retired.set(Instant::now());
         *self.current.write() = policy.clone();
         Ok(policy)
     }

@@ -79,8 +79,8 @@ impl Policy for AuthRelay {
 }
 
 impl OnRcpt for AuthRelay {
-    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _parameters: &[Parameter], relay: &RelayView) -> Answer {
-        if relay.reason == "source-routed" {
+    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, relay: &RelayView) -> Answer {
+        if relay.reason.as_deref() == Some("source-routed") {
             return Answer::pass();
         }
         if let Some(identity) = session.identity() {

@@ -39,13 +39,6 @@ struct Facts {
     sender: Option<String>,
 }
 
-/// The buckets that a command draws from, and the limits for which they stand.
-#[derive(Default)]
-struct Draw<'a> {
-    buckets: Vec<Bucket>,
-    limits: Vec<&'a Limit>,
-}
-
 impl Policy for RateLimit {
     type Config = Config;
 
@@ -73,13 +66,7 @@ impl OnConnect for RateLimit {
 }
 
 impl OnRcpt for RateLimit {
-    fn on_rcpt(
-        &self,
-        session: &Session,
-        _recipient: &Mailbox,
-        _parameters: &[Parameter],
-        _relay: &RelayView,
-    ) -> Answer {
+    fn on_rcpt(&self, session: &Session, _recipient: &Mailbox, _relay: &RelayView) -> Answer {
         if !self.messages.is_empty() && session.recipient_count() == 0 {
             self.take(&[&self.messages, &self.recipients], session)
         } else {
@@ -92,13 +79,18 @@ impl RateLimit {
     /// Takes one from each bucket of these limits, or from none.
     fn take(&self, kinds: &[&[Limit]], session: &Session) -> Answer {
         let limits = || kinds.iter().copied().flatten();
-        let draw = Draw::of(limits(), &Facts::of(session, limits()), self.prefixes);
-        if draw.buckets.is_empty() {
+        let facts = Facts::of(session, limits());
+        let buckets: Vec<Bucket> = draw(limits(), &facts, self.prefixes)
+            .map(|(_, bucket)| bucket)
+            .collect();
+        if buckets.is_empty() {
             return Answer::pass();
         }
-        match state::take_all(&draw.buckets) {
+        match state::take_all(&buckets) {
             Ok(Taken::Ok) => Answer::pass(),
-            Ok(Taken::Refused((place, wait_ms))) => draw.refusal(place as usize, wait_ms).unwrap_or_else(Answer::pass),
+            Ok(Taken::Refused((place, wait_ms))) => draw(limits(), &facts, self.prefixes)
+                .nth(place as usize)
+                .map_or_else(Answer::pass, |(limit, bucket)| limit.refusal(&bucket, wait_ms)),
             Err(error) => {
                 gatepost_sdk::log::error(&format!("limits are not held: the state store failed: {error:?}"));
                 Answer::pass()
@@ -125,30 +117,26 @@ impl Facts {
     }
 }
 
-impl<'a> Draw<'a> {
-    /// The buckets of those limits that apply to a command with these facts.
-    fn of(limits: impl Iterator<Item = &'a Limit>, facts: &Facts, prefixes: Prefixes) -> Self {
-        let mut draw = Self::default();
-        for limit in limits {
-            if let Some(bucket) = limit.bucket(facts, prefixes) {
-                draw.buckets.push(bucket);
-                draw.limits.push(limit);
-            }
-        }
-        draw
-    }
+/// The buckets from which a command with these facts draws, each with its limit; those limits that do not apply to it have none.
+fn draw<'a>(
+    limits: impl Iterator<Item = &'a Limit>,
+    facts: &Facts,
+    prefixes: Prefixes,
+) -> impl Iterator<Item = (&'a Limit, Bucket)> {
+    limits.filter_map(move |limit| Some((limit, limit.bucket(facts, prefixes)?)))
+}
 
-    /// The answer where the bucket at `place` lacks tokens for so long; none if there is no such bucket.
-    fn refusal(&self, place: usize, wait_ms: u64) -> Option<Answer> {
-        let (bucket, limit) = (self.buckets.get(place)?, self.limits.get(place)?);
+impl Limit {
+    /// The answer where this bucket lacks tokens for so long.
+    fn refusal(&self, bucket: &Bucket, wait_ms: u64) -> Answer {
         let Bucket {
             rate,
             per_seconds,
             burst,
             ..
         } = bucket;
-        let Limit { count, per, .. } = limit;
-        let subject = &bucket.key[limit.key_prefix.len()..];
+        let Self { count, per, .. } = self;
+        let subject = &bucket.key[self.key_prefix.len()..];
         let wait_s = wait_ms.div_ceil(1000).max(1);
         let text = format!("Too many {count}: try again in {wait_s} s");
         let answer = match count {
@@ -156,7 +144,7 @@ impl<'a> Draw<'a> {
             Count::Connections => Answer::disconnect(421, "4.7.0", text),
             Count::Messages | Count::Recipients => Answer::defer(450, "4.7.1", text),
         };
-        let answer = answer
+        answer
             .because(
                 "rate-limited",
                 format!(
@@ -164,12 +152,9 @@ impl<'a> Draw<'a> {
                 ),
                 "wait; the administrator can raise the limit, or make an exception under its `overrides`",
             )
-            .otherwise(format!("the same {wait_s} s later"));
-        Some(answer)
+            .otherwise(format!("the same {wait_s} s later"))
     }
-}
 
-impl Limit {
     /// The bucket from which a command with these facts draws; none if the limit does not apply to it.
     fn bucket(&self, facts: &Facts, prefixes: Prefixes) -> Option<Bucket> {
         let mut key = String::with_capacity(self.key_prefix.len() + USUAL_SUBJECT_BYTES);

@@ -17,18 +17,17 @@ fn facts(identity: &str, address: &str, sender: &str) -> Facts {
 
 /// The buckets as `key rate/per_seconds burst`.
 fn drawn(limits: &[Limit], facts: &Facts, prefixes: Prefixes) -> Vec<String> {
-    let draw = Draw::of(limits.iter(), facts, prefixes);
-    let bucket = |bucket: &Bucket| {
+    let bucket = |(_, bucket): (&Limit, Bucket)| {
         assert_eq!(bucket.cost, 1);
         format!("{} {}/{} {}", bucket.key, bucket.rate, bucket.per_seconds, bucket.burst)
     };
-    draw.buckets.iter().map(bucket).collect()
+    draw(limits.iter(), facts, prefixes).map(bucket).collect()
 }
 
 /// The answer when the first of these limits lacks tokens for so long.
 fn refusal(limits: &[Limit], facts: &Facts, prefixes: Prefixes, wait_ms: u64) -> Answer {
-    let draw = Draw::of(limits.iter(), facts, prefixes);
-    draw.refusal(0, wait_ms).expect("the limit applies")
+    let (limit, bucket) = draw(limits.iter(), facts, prefixes).next().expect("the limit applies");
+    limit.refusal(&bucket, wait_ms)
 }
 
 const MESSAGES: &str = r#"{"limits":[
@@ -115,8 +114,10 @@ fn a_key_is_never_longer_than_the_store_takes() {
     let policy = load(MESSAGES).expect("valid");
     let long = "ä".repeat(1000);
     let facts = facts(&long, "", "");
-    let key = &Draw::of(policy.messages.iter(), &facts, policy.prefixes).buckets[0].key;
-    assert!(key.len() <= 512, "{}", key.len());
+    let (_, bucket) = draw(policy.messages.iter(), &facts, policy.prefixes)
+        .next()
+        .expect("a limit applies");
+    assert!(bucket.key.len() <= 512, "{}", bucket.key.len());
 }
 
 #[test]

@@ -14,7 +14,7 @@ mod verdict;
 use config::{Action, Config, List};
 use gatepost_sdk::dns::{self, ListQuery};
 use gatepost_sdk::notes::{self, Scope};
-use gatepost_sdk::prelude::{Answer, Mailbox, OnRcpt, Parameter, Policy, RelayView, Session};
+use gatepost_sdk::prelude::{Answer, Mailbox, OnRcpt, Policy, RelayView, Session};
 use verdict::Verdict;
 
 /// The key of the session note.
@@ -45,7 +45,7 @@ impl Policy for Rbl {
 }
 
 impl OnRcpt for Rbl {
-    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _parameters: &[Parameter], relay: &RelayView) -> Answer {
+    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, relay: &RelayView) -> Answer {
         // What is not ours needs a permission to relay, and listed strangers do not get one anyway.
         if !relay.ours || self.is_exempt(&recipient.local()) {
             return Answer::pass();

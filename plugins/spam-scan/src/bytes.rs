@@ -1,7 +1,6 @@
 //! Searching in bytes, eight at a time: each turn of a loop costs a guest more than it costs native code.
 
 const WORD: usize = size_of::<u64>();
-const BLOCK: usize = 16;
 const LOW: u64 = u64::MAX / 255;
 const HIGH: u64 = LOW << 7;
 
@@ -28,29 +27,16 @@ pub fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
 }
 
 /// How many ASCII letters `text` begins with.
+#[inline]
 pub fn letters(text: &[u8]) -> usize {
-    // Long runs first, in steps that a compiler makes one vector of.
-    let all = |block: &[u8; BLOCK]| {
-        let other = |byte: &u8| u8::from(!byte.is_ascii_alphabetic());
-        block.iter().map(other).fold(0, |some, one| some | one) == 0
-    };
-    let blocks = text
-        .chunks_exact(BLOCK)
-        .map(|block| block.try_into().expect("chunks_exact gives that many"));
-    let long = blocks.take_while(|block| all(block)).count() * BLOCK;
-    long + letters_by_word(&text[long..])
-}
-
-fn letters_by_word(text: &[u8]) -> usize {
     /// The bit for small letters.
     const SMALL: u64 = LOW * 0x20;
     // With these added, the high bit of a byte below 0x80 says that it is `a` or above, and that it is above `z`.
     const FROM_A: u64 = LOW * (0x80 - b'a' as u64);
     const ABOVE_Z: u64 = LOW * (0x7f - b'z' as u64);
-    let mut words = text.chunks_exact(WORD);
     let mut place = 0;
-    for word in &mut words {
-        let word = u64::from_le_bytes(word.try_into().expect("chunks_exact gives that many"));
+    while let Some(word) = text.get(place..).and_then(<[u8]>::first_chunk) {
+        let word = u64::from_le_bytes(*word);
         // Without their high bits, so that no byte carries into the next; `word` itself tells those that had it.
         let small = (word | SMALL) & !HIGH;
         let letters = (small + FROM_A) & !(small + ABOVE_Z) & !word & HIGH;
@@ -59,7 +45,7 @@ fn letters_by_word(text: &[u8]) -> usize {
         }
         place += WORD;
     }
-    let rest = words.remainder();
+    let rest = &text[place..];
     place
         + rest
             .iter()

@@ -8,7 +8,7 @@ struct NoReply;
 impl Unconfigured for NoReply {}
 
 impl OnRcpt for NoReply {
-    fn on_rcpt(&self, _: &Session, recipient: &Mailbox, _: &[Parameter], relay: &RelayView) -> Answer {
+    fn on_rcpt(&self, _: &Session, recipient: &Mailbox, relay: &RelayView) -> Answer {
         if relay.ours && recipient.local().eq_ignore_ascii_case("noreply") {
             return Answer::reject(550, "5.1.1", "Nobody reads noreply: write to support");
         }

@@ -10,13 +10,14 @@
 
 #[path = "state/bucket.rs"]
 mod bucket;
+#[path = "state/shard.rs"]
+mod shard;
 #[path = "state/snapshot.rs"]
 mod snapshot;
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::future::Future;
-use std::hash::BuildHasher;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use std::time::{Duration, SystemTime};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use self::bucket::Level;
+use self::shard::{Key, Shard};
 use crate::message::since_epoch;
 
 /// The longest key, in bytes.
@@ -124,11 +126,6 @@ struct Own {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
     bytes: AtomicU64,
-}
-
-#[derive(Default)]
-struct Shard {
-    entries: HashMap<Box<str>, Entry>,
 }
 
 struct Entry {
@@ -245,7 +242,7 @@ impl State {
             for (plugin, own) in plugins {
                 for shard in &own.shards {
                     // Copied under the lock, written without it.
-                    let records = writer.encode(&plugin, &shard.lock().entries);
+                    let records = writer.encode(&plugin, &shard.lock());
                     writer.append(&records)?;
                 }
             }
@@ -289,7 +286,7 @@ impl State {
 impl Store {
     fn sweep_shard(&self, own: &Own, shard: &mut Shard, now_ms: u64) {
         let mut freed = 0;
-        shard.entries.retain(|key, entry| {
+        shard.retain(|key, entry| {
             let live = entry.expires_ms > now_ms;
             if !live {
                 freed += cost(key, &entry.value);
@@ -324,22 +321,23 @@ impl Store {
 }
 
 /// The shards of a list of buckets, locked.
-struct Locked<'a> {
+struct Locked<'a, 'k> {
     shards: [Option<MutexGuard<'a, Shard>>; SHARDS],
-    /// The shard of each bucket in the list.
-    places: [usize; BUCKETS_MAX],
+    /// The key of each bucket in the list.
+    keys: [Key<'k>; BUCKETS_MAX],
 }
 
-impl Locked<'_> {
+impl Locked<'_, '_> {
     fn shard(&mut self, place: usize) -> &mut Shard {
-        self.shards[self.places[place]]
+        self.shards[self.keys[place].shard(SHARDS)]
             .as_mut()
             .expect("the shards of all buckets are locked")
     }
 
     /// The level of the bucket at this place; adds to `new` what it will count if it is not there yet.
     fn level(&mut self, place: usize, bucket: &Bucket<'_>, now_ms: u64, new: &mut u64) -> Result<Level, StateError> {
-        match self.shard(place).entries.get(bucket.key) {
+        let key = self.keys[place];
+        match self.shard(place).get(key) {
             Some(entry) if entry.expires_ms <= now_ms => Ok(Level::full(bucket, now_ms)),
             Some(Entry {
                 value: Value::Bucket(level),
@@ -366,9 +364,9 @@ fn cost(key: &str, value: &Value) -> u64 {
 impl Namespace {
     /// The value of a key; a counter's is its number in decimal digits.
     pub fn get(&self, key: &str, now_ms: u64) -> Result<Option<Vec<u8>>, StateError> {
-        check_key(key)?;
+        let key = self.key(key)?;
         let shard = self.shard(key).lock();
-        let entry = shard.entries.get(key).filter(|entry| entry.expires_ms > now_ms);
+        let entry = shard.get(key).filter(|entry| entry.expires_ms > now_ms);
         match entry.map(|entry| &entry.value) {
             None => Ok(None),
             Some(Value::Bytes(bytes)) => Ok(Some(bytes.to_vec())),
@@ -379,7 +377,7 @@ impl Namespace {
 
     /// Sets a key, whatever it was before. Without `ttl_seconds` it stays until it is deleted.
     pub fn set(&self, key: &str, value: &[u8], ttl_seconds: Option<u32>, now_ms: u64) -> Result<(), StateError> {
-        check_key(key)?;
+        let key = self.key(key)?;
         if value.len() > VALUE_BYTES_MAX {
             return Err(StateError::TooLarge);
         }
@@ -392,10 +390,10 @@ impl Namespace {
 
     /// Removes a key, whatever it is.
     pub fn delete(&self, key: &str) -> Result<(), StateError> {
-        check_key(key)?;
-        let removed = self.shard(key).lock().entries.remove(key);
+        let key = self.key(key)?;
+        let removed = self.shard(key).lock().remove(key);
         if let Some(entry) = removed {
-            self.store.release(&self.own, cost(key, &entry.value));
+            self.store.release(&self.own, cost(key.text, &entry.value));
             self.store.changed.store(true, Ordering::Relaxed);
         }
         Ok(())
@@ -404,9 +402,9 @@ impl Namespace {
     /// Adds to a counter (0 if absent; it stays at the ends of its range) and says what it is then. `ttl_seconds` counts from its creation. A value that
     /// was set and is a number becomes a counter.
     pub fn increment(&self, key: &str, by: i64, ttl_seconds: Option<u32>, now_ms: u64) -> Result<i64, StateError> {
-        check_key(key)?;
+        let key = self.key(key)?;
         let mut shard = self.shard(key).lock();
-        let live = shard.entries.get_mut(key).filter(|entry| entry.expires_ms > now_ms);
+        let live = shard.get_mut(key).filter(|entry| entry.expires_ms > now_ms);
         let (before, expires_ms) = match live {
             Some(Entry {
                 value: Value::Counter(number),
@@ -476,19 +474,18 @@ impl Namespace {
     }
 
     /// Locks the shards of all buckets, each once and in their order, so that two calls cannot wait for each other.
-    fn lock(&self, buckets: &[Bucket<'_>]) -> Result<Locked<'_>, StateError> {
+    fn lock<'k>(&self, buckets: &[Bucket<'k>]) -> Result<Locked<'_, 'k>, StateError> {
         if buckets.len() > BUCKETS_MAX {
             return Err(StateError::TooLarge);
         }
         let mut locked = Locked {
             shards: [const { None }; SHARDS],
-            places: [0; BUCKETS_MAX],
+            keys: [Key::default(); BUCKETS_MAX],
         };
         let mut wanted = 0u32;
-        for (bucket, place) in buckets.iter().zip(&mut locked.places) {
-            check_key(bucket.key)?;
-            *place = self.place(bucket.key);
-            wanted |= 1 << *place;
+        for (bucket, key) in buckets.iter().zip(&mut locked.keys) {
+            *key = self.key(bucket.key)?;
+            wanted |= 1 << key.shard(SHARDS);
         }
         while wanted != 0 {
             let place = wanted.trailing_zeros() as usize;
@@ -501,7 +498,7 @@ impl Namespace {
     /// Writes the levels, or none of them. `new` bytes are for buckets that are not there yet.
     fn write(
         &self,
-        locked: &mut Locked<'_>,
+        locked: &mut Locked<'_, '_>,
         buckets: &[Bucket<'_>],
         levels: &[Level],
         new: u64,
@@ -522,8 +519,9 @@ impl Namespace {
             // A full bucket is one that was never used.
             let expires_ms = now_ms.saturating_add(level.until_full_ms(bucket)).saturating_add(1);
             let value = Value::Bucket(*level);
+            let key = locked.keys[place];
             let shard = locked.shard(place);
-            match shard.entries.get_mut(bucket.key) {
+            match shard.get_mut(key) {
                 Some(entry) => {
                     // An expired value may have stood here.
                     self.store.release(&self.own, entry.value.bytes());
@@ -531,7 +529,7 @@ impl Namespace {
                 }
                 None => {
                     reserved -= bucket_cost(bucket.key);
-                    shard.entries.insert(Box::from(bucket.key), Entry { expires_ms, value });
+                    shard.put(key, Entry { expires_ms, value });
                 }
             }
         }
@@ -541,54 +539,50 @@ impl Namespace {
     }
 
     /// Puts an entry in the place of whatever was there, if there is room for it.
-    fn put(&self, shard: &mut Shard, key: &str, entry: Entry, now_ms: u64) -> Result<(), StateError> {
-        let before = shard.entries.get(key).map_or(0, |old| cost(key, &old.value));
-        let after = cost(key, &entry.value);
+    fn put(&self, shard: &mut Shard, key: Key<'_>, entry: Entry, now_ms: u64) -> Result<(), StateError> {
+        let before = shard.get(key).map_or(0, |old| cost(key.text, &old.value));
+        let after = cost(key.text, &entry.value);
         if after > before && !self.store.reserve(&self.own, after - before) {
             // What is expired here may make room; the rest is swept in its turn. The old entry keeps its place until it is replaced.
             self.store.sweep_shard(&self.own, shard, now_ms);
-            let before = shard.entries.get(key).map_or(0, |old| cost(key, &old.value));
+            let before = shard.get(key).map_or(0, |old| cost(key.text, &old.value));
             if !self.store.reserve(&self.own, after.saturating_sub(before)) {
                 return Err(StateError::Unavailable(FULL));
             }
         } else if after < before {
             self.store.release(&self.own, before - after);
         }
-        match shard.entries.get_mut(key) {
-            Some(old) => *old = entry,
-            None => {
-                shard.entries.insert(Box::from(key), entry);
-            }
-        }
+        shard.put(key, entry);
         self.store.changed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
     /// Takes a record of a snapshot in; one that is expired, or for which there is no room any more, is left out.
     fn restore(&self, record: snapshot::Record, now_ms: u64) {
-        if record.expires_ms > now_ms && check_key(&record.key).is_ok() {
+        if let Ok(key) = self.key(&record.key)
+            && record.expires_ms > now_ms
+        {
             let entry = Entry {
                 expires_ms: record.expires_ms,
                 value: record.value,
             };
-            let _ = self.put(&mut self.shard(&record.key).lock(), &record.key, entry, now_ms);
+            let _ = self.put(&mut self.shard(key).lock(), key, entry, now_ms);
         }
     }
 
-    fn place(&self, key: &str) -> usize {
-        self.own.hasher.hash_one(key) as usize % SHARDS
+    fn key<'k>(&self, text: &'k str) -> Result<Key<'k>, StateError> {
+        match text.len() <= KEY_BYTES_MAX {
+            true => Ok(Key::new(text, &self.own.hasher)),
+            false => Err(StateError::TooLarge),
+        }
     }
 
-    fn shard(&self, key: &str) -> &Mutex<Shard> {
-        &self.own.shards[self.place(key)]
+    fn shard(&self, key: Key<'_>) -> &Mutex<Shard> {
+        &self.own.shards[key.shard(SHARDS)]
     }
 }
 
 const FULL: &str = "the store is full";
-
-fn check_key(key: &str) -> Result<(), StateError> {
-    (key.len() <= KEY_BYTES_MAX).then_some(()).ok_or(StateError::TooLarge)
-}
 
 fn expiry(ttl_seconds: Option<u32>, now_ms: u64) -> u64 {
     ttl_seconds.map_or(NEVER_MS, |seconds| now_ms.saturating_add(u64::from(seconds) * 1000))

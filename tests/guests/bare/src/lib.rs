@@ -16,7 +16,7 @@ impl gatepost_sdk::__private::Held for Bare {
 }
 
 impl OnRcpt for Bare {
-    fn on_rcpt(&self, _: &Session, _: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
+    fn on_rcpt(&self, _: &Session, _: &Mailbox, _: &RelayView) -> Answer {
         Answer::pass()
     }
 }

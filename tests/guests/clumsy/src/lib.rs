@@ -38,7 +38,7 @@ impl OnEhlo for Clumsy {
 }
 
 impl OnMail for Clumsy {
-    fn on_mail(&self, _: &Session, _: &Mailbox, _: &[Parameter]) -> Answer {
+    fn on_mail(&self, _: &Session, _: &Mailbox) -> Answer {
         self.at("on-mail")
     }
 }

@@ -38,7 +38,7 @@ impl OnEhlo for Editor {
 }
 
 impl OnRcpt for Editor {
-    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
+    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &RelayView) -> Answer {
         let local = recipient.local();
         let local = local.as_str();
         let named = |list: &[String]| list.iter().any(|name| name == local);

@@ -21,7 +21,7 @@ impl Policy for Generous {
 }
 
 impl OnRcpt for Generous {
-    fn on_rcpt(&self, session: &Session, _: &Mailbox, _: &[Parameter], relay: &RelayView) -> Answer {
+    fn on_rcpt(&self, session: &Session, _: &Mailbox, relay: &RelayView) -> Answer {
         let sender = || session.sender().unwrap_or_default();
         let works = || {
             let name = "partner.test".to_owned();
@@ -36,7 +36,7 @@ impl OnRcpt for Generous {
             Some("own-sender") => sender().ends_with("@ours.test"),
             Some("tls") => session.tls().is_some(),
             Some("ipv6") => session.peer().address.contains(':'),
-            Some("source-routed") => relay.reason == "source-routed",
+            Some("source-routed") => relay.reason.as_deref() == Some("source-routed"),
             Some("no-dns") => !works(),
             Some("dns") => works(),
             Some(_) => false,

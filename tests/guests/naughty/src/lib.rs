@@ -59,7 +59,7 @@ fn misbehave(how: &str) {
 }
 
 impl OnRcpt for Naughty {
-    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
+    fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _: &RelayView) -> Answer {
         match recipient.local().as_str() {
             // An action without its grant.
             "ungranted" => Answer::pass().allow_relay(),

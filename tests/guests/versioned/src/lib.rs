@@ -10,7 +10,7 @@ impl Unconfigured for Versioned {}
 static VERSION: &[u8; 12] = b"VERSION-0000";
 
 impl OnRcpt for Versioned {
-    fn on_rcpt(&self, _: &Session, recipient: &Mailbox, _: &[Parameter], _: &RelayView) -> Answer {
+    fn on_rcpt(&self, _: &Session, recipient: &Mailbox, _: &RelayView) -> Answer {
         if recipient.local() == "version" {
             let version = std::hint::black_box(VERSION);
             return Answer::reject(550, "5.7.1", String::from_utf8_lossy(version));

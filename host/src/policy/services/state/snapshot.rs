@@ -5,13 +5,13 @@
 //! the plugin's name (u16) and the name, length of the key (u16) and the key, and the value by its kind: bytes, a counter (i64), a
 //! bucket's level (two u64). What is not exactly that is corrupt as a whole: half a memory of limits is worse than none.
 
-use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
 
+use super::Value;
 use super::bucket::Level;
-use super::{Entry, Value};
+use super::shard::Shard;
 
 const MAGIC: &[u8] = b"GATEPOST STATE 1\n";
 
@@ -40,9 +40,9 @@ pub struct Writer {
 
 impl Writer {
     /// Records of one shard's entries.
-    pub fn encode(&self, plugin: &str, entries: &HashMap<Box<str>, Entry>) -> Vec<u8> {
+    pub fn encode(&self, plugin: &str, shard: &Shard) -> Vec<u8> {
         let mut records = Vec::new();
-        for (key, entry) in entries {
+        for (key, entry) in shard.iter() {
             let start = records.len();
             records.extend_from_slice(&[0; 4]);
             records.extend_from_slice(&entry.expires_ms.to_le_bytes());
