@@ -20,6 +20,7 @@ mod instance;
 pub mod plugin;
 pub mod probe;
 pub mod services;
+pub mod transcript;
 
 use std::collections::HashMap;
 use std::sync::Arc;
