@@ -57,7 +57,10 @@ fn editor(transcript: &str) -> (Option<i32>, String) {
     std::fs::write(file.path(), transcript).expect("a transcript");
     let output = plugin_test(&guest("editor"), &[file.path()]);
     let said = text(&output.stdout) + &text(&output.stderr);
-    (output.status.code(), said.replace(&file.path().display().to_string(), "FILE"))
+    (
+        output.status.code(),
+        said.replace(&file.path().display().to_string(), "FILE"),
+    )
 }
 
 #[test]
@@ -70,13 +73,21 @@ fn another_answer_is_shown_beside_the_expected_one() {
             "line 5, one, instances {instances}:\n    > RCPT TO:<no@ours.test>\n  - on-rcpt: pass\n  + on-rcpt: reject 550 5.7.1 no@ours.test is refused\n"
         )
     };
-    for part in ["FILE: FAILED, 4 calls\n", &difference("pooled"), &difference("fresh"), "error: 1 of 1 transcripts failed"] {
+    for part in [
+        "FILE: FAILED, 4 calls\n",
+        &difference("pooled"),
+        &difference("fresh"),
+        "error: 1 of 1 transcripts failed",
+    ] {
         assert!(said.contains(part), "{part}\nis not in\n{said}");
     }
     let right = transcript.replacen("pass", "reject 550 5.7.1 no@ours.test is refused", 1);
     let (status, said) = editor(&right);
     assert_eq!(status, Some(0), "{said}");
-    assert!(said.starts_with("FILE: ok, 4 calls\nwarning: never asked: on-"), "{said}");
+    assert!(
+        said.starts_with("FILE: ok, 4 calls\nwarning: never asked: on-"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -84,8 +95,14 @@ fn what_cannot_be_run_says_why() {
     let cases = [
         ("=== one\n> RCPT TO:<no>\n", "FILE:2: \"no\" is no address"),
         ("grants = [\"everything\"]\n=== one\n", "everything"),
-        ("grants = []\n=== one\n", "needs the grant \"read-message\": add it to grants"),
-        ("[config]\nrefused = 1\n=== one\n", "it refuses its configuration: refused: unknown field"),
+        (
+            "grants = []\n=== one\n",
+            "needs the grant \"read-message\": add it to grants",
+        ),
+        (
+            "[config]\nrefused = 1\n=== one\n",
+            "it refuses its configuration: refused: unknown field",
+        ),
     ];
     for (transcript, expected) in cases {
         let (status, said) = editor(transcript);
@@ -100,5 +117,10 @@ fn a_failure_has_the_answer_that_the_client_gets() {
     let file = tempfile::NamedTempFile::new().expect("a file");
     std::fs::write(file.path(), transcript).expect("a transcript");
     let output = plugin_test(&guest("naughty"), &[file.path()]);
-    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}{}",
+        text(&output.stdout),
+        text(&output.stderr)
+    );
 }
