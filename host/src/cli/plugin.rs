@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use super::text::{Paint, printable};
-use super::{client, transcript};
+use super::{client, inspect, transcript};
 use crate::admin::protocol::{COMPONENT_LIMIT, PluginStatus, Request, Response};
 
 /// See and replace the plugins of the running relay, and test new ones
@@ -39,6 +39,7 @@ pub enum Command {
         /// The plugin's name in the configuration
         name: String,
     },
+    Check(inspect::Args),
     Test(transcript::Args),
 }
 
@@ -47,7 +48,8 @@ Examples:
   gatepost plugin list
   gatepost plugin load spam-scan target/plugins/spam-scan.wasm
   gatepost plugin rollback spam-scan
-  gatepost plugin test my-policy.wasm my-policy.transcript   no relay needed";
+  gatepost plugin check my-policy.wasm                       no relay needed
+  gatepost plugin test my-policy.wasm my-policy.transcript";
 
 pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
     let socket = || client::socket(config);
@@ -62,6 +64,7 @@ pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
             client::ask_with(&socket()?, &request, &component)?
         }
         Command::Rollback { name } => client::ask(&socket()?, &Request::PluginRollback { name: name.clone() })?,
+        Command::Check(args) => return inspect::check(args),
         Command::Test(args) => return transcript::test(args),
     };
     match (command, response) {

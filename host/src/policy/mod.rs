@@ -21,6 +21,7 @@ pub mod plugin;
 pub mod probe;
 pub mod services;
 pub mod transcript;
+pub mod trial;
 
 use std::collections::HashMap;
 use std::sync::Arc;

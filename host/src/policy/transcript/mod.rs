@@ -37,8 +37,8 @@
 //! with its line; a policy that the daemon would not load is the daemon's own error.
 
 mod parse;
-mod services;
-mod session;
+pub(super) mod services;
+pub(super) mod session;
 
 use std::fmt;
 use std::ops::Range;
@@ -56,8 +56,8 @@ pub const BYTES_MAX: u64 = 4 << 20;
 
 /// A transcript that was read.
 pub struct Transcript {
-    settings: parse::Settings,
-    sessions: Vec<parse::Session>,
+    pub(super) settings: parse::Settings,
+    pub(super) sessions: Vec<parse::Session>,
     text: String,
 }
 

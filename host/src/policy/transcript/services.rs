@@ -43,22 +43,32 @@ impl World {
     }
 }
 
+/// Lines that the policy logged.
+pub type Log = Vec<(tracing::Level, String)>;
+
 /// Keeps what the policy decided and logged since the last look.
 #[derive(Default)]
 pub struct Recorder {
-    said: Mutex<(Vec<Decision>, Vec<(tracing::Level, String)>)>,
+    said: Mutex<(Vec<Decision>, Log)>,
     asked: Mutex<Vec<Stage>>,
+    last: Mutex<Option<Decision>>,
 }
 
 impl Recorder {
-    pub fn take(&self) -> (Vec<Decision>, Vec<(tracing::Level, String)>) {
+    pub fn take(&self) -> (Vec<Decision>, Log) {
         std::mem::take(&mut self.said.lock())
+    }
+
+    /// The last decision since the last look here.
+    pub fn take_last(&self) -> Option<Decision> {
+        self.last.lock().take()
     }
 }
 
 impl Journal for Recorder {
     fn decision(&self, decision: &Decision) {
         self.asked.lock().push(decision.stage);
+        *self.last.lock() = Some(decision.clone());
         self.said.lock().0.push(decision.clone());
     }
 
