@@ -102,7 +102,7 @@ fn a_check_says_what_a_component_is_and_whether_the_relay_would_take_it() {
     let (status, said) = plugin_check(&[rbl, "--settings", settings.path().to_str().expect("UTF-8")]);
     assert_eq!(status, Some(1), "{said}");
     assert!(
-        said.contains("the relay would refuse it: it refuses its configuration: lists[0].zone: `a b` is no domain"),
+        said.contains("the relay would refuse it: it could not be started: it refuses its configuration: lists[0].zone: `a b` is no domain"),
         "{said}"
     );
     assert!(said.contains("grants     dns\n"), "{said}");

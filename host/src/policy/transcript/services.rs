@@ -200,3 +200,68 @@ async fn endpoint(says: String) -> Result<String, String> {
     });
     Ok(format!("tcp://{address}"))
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::config::Grant;
+    use crate::policy::transcript::Transcript;
+
+    const SETTINGS: &str = "on_failure = \"skip\"\nrelay_domains = [\"a.test\", \"b.test\"]\n[users]\nalice = \"secret\"\n\
+                            [endpoints]\nscanner = \"clean\"\n[budget]\ncpu_ms = 70\n[config]\nlist = [{ key = 1 }]\n=== one\n";
+
+    #[tokio::test]
+    async fn settings_become_a_configuration_of_one_plugin() {
+        let settings = Transcript::parse(SETTINGS).unwrap().settings;
+        let config = config("my-policy", Path::new("x.wasm"), &settings, Instances::Fresh)
+            .await
+            .unwrap();
+        let plugin = &config.plugins[0];
+        assert_eq!((&*plugin.name, plugin.instances), ("my-policy", Instances::Fresh));
+        assert_eq!(plugin.config.to_string(), r#"{"list":[{"key":1}]}"#);
+        assert_eq!(plugin.budget.cpu, Duration::from_millis(70));
+        // All, because there is an endpoint.
+        assert_eq!(plugin.grants, Grant::ALL.into());
+        assert!(config.relay_domains.contains("b.test"));
+        let users = users(&settings).unwrap();
+        assert_eq!(users.verify_plain("alice", "secret").await, Ok(true));
+        assert_eq!(users.verify_plain("alice", "wrong").await, Ok(false));
+
+        let without = Transcript::parse("[config]\n=== one").unwrap().settings;
+        let plain = super::config("x", Path::new("x.wasm"), &without, Instances::Pooled)
+            .await
+            .unwrap();
+        assert!(
+            !plain.plugins[0].grants.contains(&Grant::Endpoint),
+            "it would need endpoints"
+        );
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_says_its_text_once_it_was_spoken_to() {
+        let address = endpoint("clean\r\n".to_owned()).await.unwrap();
+        for _ in 0..2 {
+            let mut stream = TcpStream::connect(address.strip_prefix("tcp://").unwrap())
+                .await
+                .unwrap();
+            stream.write_all(b"is it?").await.unwrap();
+            let mut said = String::new();
+            stream.read_to_string(&mut said).await.unwrap();
+            assert_eq!(said, "clean\r\n");
+        }
+    }
+
+    #[test]
+    fn a_plugin_is_called_as_its_file() {
+        for (file, name) in [
+            ("a/my-policy.wasm", "my-policy"),
+            ("x y.1.wasm", "xy1"),
+            ("...", "policy"),
+            ("", "policy"),
+        ] {
+            assert_eq!(name_of(Path::new(file)), name, "{file:?}");
+        }
+    }
+}
