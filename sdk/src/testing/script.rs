@@ -505,7 +505,7 @@ impl<P> Script<P> {
     where
         P: OnQueued,
     {
-        run(&mut self.world, || self.policy.on_queued(&Session(()), message));
+        self.call("on-queued", |policy, session| policy.on_queued(session, message));
     }
 
     /// A command was refused, or AUTH was answered.

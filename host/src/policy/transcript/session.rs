@@ -122,7 +122,8 @@ impl Player<'_> {
                 let envelope = self.envelope();
                 let recipients = addresses(&envelope);
                 let queued = self.queued(&envelope, &recipients, *attempts);
-                self.ask(Question::Route(&queued)).await;
+                let mut scope = self.behind_the_queue();
+                chain::ask(&self.world.policy, &mut scope, Question::Route(&queued)).await;
             }
             What::Delivery {
                 outcome,
@@ -138,7 +139,8 @@ impl Player<'_> {
                     next_hop,
                     reply,
                 };
-                chain::tell_delivery(&self.world.policy, &mut self.scope, &queued, &attempt).await;
+                let mut scope = self.behind_the_queue();
+                chain::tell_delivery(&self.world.policy, &mut scope, &queued, &attempt).await;
             }
             What::Result { command, code, subject } => {
                 let event = Event::Result {
@@ -209,6 +211,15 @@ impl Player<'_> {
         if let Some(transaction) = &mut self.scope.transaction {
             Arc::make_mut(transaction).envelope.recipients.extend(admitted);
         }
+    }
+
+    /// Whoever took leave of the session is asked about its messages all the same, and nothing that is written there stays.
+    fn behind_the_queue(&self) -> Scope {
+        let mut scope = Scope::new(self.scope.session.clone(), self.world.policy.services.clone());
+        scope.message = Some(MESSAGE_ID);
+        scope.transaction.clone_from(&self.scope.transaction);
+        scope.set_clock(*self.world.now.lock());
+        scope
     }
 
     fn class(&self, address: &Address) -> gate::Class {
