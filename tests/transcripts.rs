@@ -124,6 +124,18 @@ fn a_check_of_what_the_relay_would_refuse_says_why() {
     }
 }
 
+/// `witness` has every hook and says what it was told.
+#[test]
+fn a_transcript_reaches_every_hook_with_every_fact_and_service() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/guests/witness");
+    let transcripts = transcripts(&folder);
+    let paths: Vec<&Path> = transcripts.iter().map(PathBuf::as_path).collect();
+    let output = plugin_test(&guest("witness"), &paths);
+    let said = text(&output.stdout);
+    assert!(output.status.success(), "{said}{}", text(&output.stderr));
+    assert!(said.ends_with(": ok, 56 calls\n"), "{said}");
+}
+
 /// What `gatepost plugin test` says of `editor`, a guest, and this transcript: its status, and what it printed.
 fn editor(transcript: &str) -> (Option<i32>, String) {
     let file = tempfile::NamedTempFile::new().expect("a file");
