@@ -11,7 +11,7 @@ const ARROWS: [(&str, &str); 23] = [
         "admin auth config delivery dns journal limits listener maillog message metrics policy relay spool supervisor tls worker_link",
     ),
     ("auth", ""),
-    ("cli", "admin app auth config message tls"),
+    ("cli", "admin app auth config message policy tls"),
     ("config", "message"),
     (
         "connection",

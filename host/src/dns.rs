@@ -5,6 +5,8 @@
 //! does not exist" ([`DnsError::NoName`], [`DnsError::NoData`]), or in a temporary failure that says nothing about the
 //! name. Names are taken as absolute: no search list is applied.
 
+pub mod scripted;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -318,35 +320,15 @@ fn classify(error: NetError) -> DnsError {
     }
 }
 
-/// A name server on loopback for tests, whose zone is text.
+/// The scripted name server for tests, where a zone that is none is a mistake in the test.
 #[cfg(test)]
 pub(crate) mod testing {
-    use std::net::SocketAddr;
-
-    use hickory_resolver::proto::op::{Message, ResponseCode};
-    use hickory_resolver::proto::rr::rdata::{MX, PTR, TXT};
-    use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
-    use tokio::net::UdpSocket;
-
     use super::Dns;
+    use super::scripted;
 
-    /// A resolver over a zone of lines `name TYPE value`, names with or without the last dot. `name FAIL` and every name with the label
-    /// `servfail` answer SERVFAIL, what is not there NXDOMAIN. The name server lives as long as the runtime.
-    pub(crate) async fn resolver(zone: impl Into<String>) -> Dns {
-        let zone = zone.into();
-        let socket = UdpSocket::bind("127.0.0.1:0").await.expect("a free port on loopback");
-        let address: SocketAddr = socket.local_addr().expect("a bound socket has an address");
-        tokio::spawn(async move {
-            let mut buffer = [0; 1500];
-            while let Ok((len, from)) = socket.recv_from(&mut buffer).await {
-                if let Ok(query) = Message::from_vec(&buffer[..len]) {
-                    let answer = answer(query, &zone).to_vec().expect("a small answer");
-                    // The asker may have gone.
-                    let _ = socket.send_to(&answer, from).await;
-                }
-            }
-        });
-        Dns::new(&[address]).expect("a resolver")
+    pub(crate) async fn resolver(zone: impl AsRef<str>) -> Dns {
+        let zone = zone.as_ref().parse().expect("a zone");
+        scripted::resolver(zone).await.expect("a resolver")
     }
 
     /// The same over records as name, type and value.
@@ -355,62 +337,6 @@ pub(crate) mod testing {
             .iter()
             .map(|(name, kind, value)| format!("{name} {kind} {value}\n"));
         resolver(lines.collect::<String>()).await
-    }
-
-    fn answer(query: Message, zone: &str) -> Message {
-        let mut answer = query.into_response();
-        let Some(question) = answer.queries.first().cloned() else {
-            return answer;
-        };
-        let asked = question.name().to_lowercase().to_ascii();
-        if asked.split('.').any(|label| label == "servfail") {
-            answer.metadata.response_code = ResponseCode::ServFail;
-            return answer;
-        }
-        let mut known = false;
-        for line in zone.lines() {
-            let mut words = line.split_whitespace();
-            let (Some(name), Some(kind), value) = (words.next(), words.next(), words.collect::<Vec<_>>()) else {
-                continue;
-            };
-            if format!("{name}.") != asked {
-                continue;
-            }
-            known = true;
-            let name =
-                |text: &str| Name::from_ascii(format!("{}.", text.trim_end_matches('.'))).expect("a name in the zone");
-            let (of, data) = match kind {
-                "FAIL" => {
-                    answer.metadata.response_code = ResponseCode::ServFail;
-                    return answer;
-                }
-                "A" => (RecordType::A, RData::A(value[0].parse().expect("an IPv4 address"))),
-                "AAAA" => (
-                    RecordType::AAAA,
-                    RData::AAAA(value[0].parse().expect("an IPv6 address")),
-                ),
-                "MX" => (
-                    RecordType::MX,
-                    RData::MX(MX::new(value[0].parse().expect("a preference"), name(value[1]))),
-                ),
-                "PTR" => (RecordType::PTR, RData::PTR(PTR(name(value[0])))),
-                "TXT" => (RecordType::TXT, RData::TXT(TXT::new(strings(&value.join(" "))))),
-                other => panic!("no type {other} in test zones"),
-            };
-            if of == question.query_type() {
-                answer.add_answer(Record::from_rdata(question.name().clone(), 60, data));
-            }
-        }
-        if !known {
-            answer.metadata.response_code = ResponseCode::NXDomain;
-        }
-        answer
-    }
-
-    /// RFC 1035 §3.3: a string has at most 255 bytes.
-    fn strings(text: &str) -> Vec<String> {
-        let parts = text.as_bytes().chunks(255);
-        parts.map(|part| String::from_utf8_lossy(part).into_owned()).collect()
     }
 }
 

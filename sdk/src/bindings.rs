@@ -2,7 +2,7 @@
 //!
 //! Each hook gets bindings of its own, from a world that exports this hook alone, so that a policy exports what it
 //! implements and nothing else. All of them share the types generated for the base world. Nothing here is written by
-//! hand, and nothing here has behaviour of its own.
+//! hand, and nothing here has behaviour of its own. Outside of a component its imports cannot be called: see `native`.
 
 #![allow(
     missing_docs,
@@ -13,6 +13,8 @@ wit_bindgen::generate!({
     path: "../wit",
     world: "gatepost:policy/base@0.1.0",
     generate_all,
+    // Tests compare answers.
+    additional_derives: [PartialEq],
 });
 
 /// The export glue of one hook: its module, its world, the name of its macro, and the interfaces it shares with the base world.
@@ -26,6 +28,7 @@ macro_rules! hook {
                 pub_export_macro: true,
                 export_macro_name: $export,
                 disable_custom_section_link_helpers: true,
+                additional_derives: [PartialEq],
                 with: { $($interface: crate::bindings::gatepost::policy::$shared),* },
             });
         }

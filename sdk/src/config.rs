@@ -1,17 +1,18 @@
 //! Reads `[plugin.config]`, which the host hands over as JSON, into the policy's own type.
 //!
 //! The error is one line for the administrator: the path of the key, and what is wrong with it. The line and column of the JSON are left out:
-//! nobody wrote that text by hand.
+//! nobody wrote that text by hand. A name that is not known comes with the nearest one that is.
 
 use serde::de::DeserializeOwned;
 
 /// # Errors
-/// The key's path and what is wrong there: `limits[0].rate: invalid type: string "x", expected u32`.
+/// The key's path and what is wrong there: `limits[0].rate: invalid type: string "x", expected u32`, or
+/// ``limits[0].brust: unknown field `brust`, expected one of `rate`, `burst`; did you mean `burst`?``.
 pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let what = without_position(&error.into_inner().to_string());
+        let what = with_nearest(without_position(&error.into_inner().to_string()));
         // The path of the whole document is a dot, and says nothing.
         if path == "." { what } else { format!("{path}: {what}") }
     })?;
@@ -23,6 +24,24 @@ fn without_position(text: &str) -> String {
     match text.rfind(" at line ") {
         Some(end) => text[..end].to_owned(),
         None => text.to_owned(),
+    }
+}
+
+/// Appends the nearest of the names that serde expected, if one is near enough to be meant.
+fn with_nearest(text: String) -> String {
+    let is_name = text.starts_with("unknown field ") || text.starts_with("unknown variant ");
+    // What stands in backticks: first what was found, then what was expected.
+    let mut quoted = text.split('`').skip(1).step_by(2);
+    let (true, Some(found)) = (is_name, quoted.next()) else {
+        return text;
+    };
+    let nearest = quoted
+        .map(|name| (strsim::levenshtein(found, name), name))
+        .filter(|(distance, name)| *distance <= found.len().max(name.len()).div_ceil(3))
+        .min();
+    match nearest {
+        Some((_, name)) => format!("{text}; did you mean `{name}`?"),
+        None => text,
     }
 }
 
@@ -42,6 +61,15 @@ mod tests {
     #[allow(dead_code, reason = "only parsed")]
     struct Limit {
         rate: u32,
+        #[serde(default)]
+        per: Option<Per>,
+    }
+
+    #[derive(Debug, serde::Deserialize)]
+    #[serde(rename_all = "kebab-case")]
+    enum Per {
+        Address,
+        SenderDomain,
     }
 
     #[test]
@@ -53,8 +81,13 @@ mod tests {
             ),
             (
                 r#"{"limits":[{"rat":1}]}"#,
-                "limits[0].rat: unknown field `rat`, expected `rate`",
+                "limits[0].rat: unknown field `rat`, expected `rate` or `per`; did you mean `rate`?",
             ),
+            (
+                r#"{"limits":[{"rate":1,"per":"sender_domain"}]}"#,
+                "limits[0].per: unknown variant `sender_domain`, expected `address` or `sender-domain`; did you mean `sender-domain`?",
+            ),
+            (r#"{"color":1}"#, "color: unknown field `color`, expected `limits`"),
             (r#"{"limits":[{}]}"#, "limits[0]: missing field `rate`"),
             ("{}", "missing field `limits`"),
         ];

@@ -2,13 +2,9 @@
 //!
 //! What each hook sees and may answer is said in `wit/hooks.wit`. The bridges below hand the arguments on by reference; they decide nothing.
 
-use crate::bindings::{
-    on_auth, on_connect, on_data, on_delivery, on_disconnect, on_ehlo, on_mail, on_message, on_queued, on_rcpt,
-    on_result, on_route,
-};
+use crate::bindings::{on_auth, on_result};
 use crate::login::Attempt;
 use crate::messages::Message;
-use crate::policy::Held;
 use crate::queue::{AttemptResult, QueuedMessage};
 use crate::types::{Answer, Mailbox, RelayView, Session};
 
@@ -87,81 +83,91 @@ pub trait OnDisconnect {
     fn on_disconnect(&self, session: &Session);
 }
 
-impl<P: Held> crate::bindings::lifecycle::exports::gatepost::policy::lifecycle::Guest for P {
-    fn configure(config: String) -> Result<(), String> {
-        <P as Held>::configure(&config)
-    }
-}
+/// The bridges from what the component exports to the policy that the instance holds.
+#[cfg(target_family = "wasm")]
+mod bridges {
+    use super::*;
+    use crate::bindings::{
+        on_connect, on_data, on_delivery, on_disconnect, on_ehlo, on_mail, on_message, on_queued, on_rcpt, on_route,
+    };
+    use crate::policy::Held;
 
-impl<P: Held + OnConnect> on_connect::exports::gatepost::policy::on_connect::Guest for P {
-    fn on_connect(session: &Session) -> Answer {
-        P::with(|policy| policy.on_connect(session))
+    impl<P: Held> crate::bindings::lifecycle::exports::gatepost::policy::lifecycle::Guest for P {
+        fn configure(config: String) -> Result<(), String> {
+            <P as Held>::configure(&config)
+        }
     }
-}
 
-impl<P: Held + OnEhlo> on_ehlo::exports::gatepost::policy::on_ehlo::Guest for P {
-    fn on_ehlo(session: &Session, name: String) -> Answer {
-        P::with(|policy| policy.on_ehlo(session, &name))
+    impl<P: Held + OnConnect> on_connect::exports::gatepost::policy::on_connect::Guest for P {
+        fn on_connect(session: &Session) -> Answer {
+            P::with(|policy| policy.on_connect(session))
+        }
     }
-}
 
-impl<P: Held + OnAuth> on_auth::exports::gatepost::policy::on_auth::Guest for P {
-    fn on_auth(session: &Session, attempt: &Attempt) -> Verdict {
-        P::with(|policy| policy.on_auth(session, attempt))
+    impl<P: Held + OnEhlo> on_ehlo::exports::gatepost::policy::on_ehlo::Guest for P {
+        fn on_ehlo(session: &Session, name: String) -> Answer {
+            P::with(|policy| policy.on_ehlo(session, &name))
+        }
     }
-}
 
-impl<P: Held + OnMail> on_mail::exports::gatepost::policy::on_mail::Guest for P {
-    fn on_mail(session: &Session, sender: &Mailbox) -> Answer {
-        P::with(|policy| policy.on_mail(session, sender))
+    impl<P: Held + OnAuth> on_auth::exports::gatepost::policy::on_auth::Guest for P {
+        fn on_auth(session: &Session, attempt: &Attempt) -> Verdict {
+            P::with(|policy| policy.on_auth(session, attempt))
+        }
     }
-}
 
-impl<P: Held + OnRcpt> on_rcpt::exports::gatepost::policy::on_rcpt::Guest for P {
-    fn on_rcpt(session: &Session, recipient: &Mailbox, relay: RelayView) -> Answer {
-        P::with(|policy| policy.on_rcpt(session, recipient, &relay))
+    impl<P: Held + OnMail> on_mail::exports::gatepost::policy::on_mail::Guest for P {
+        fn on_mail(session: &Session, sender: &Mailbox) -> Answer {
+            P::with(|policy| policy.on_mail(session, sender))
+        }
     }
-}
 
-impl<P: Held + OnData> on_data::exports::gatepost::policy::on_data::Guest for P {
-    fn on_data(session: &Session) -> Answer {
-        P::with(|policy| policy.on_data(session))
+    impl<P: Held + OnRcpt> on_rcpt::exports::gatepost::policy::on_rcpt::Guest for P {
+        fn on_rcpt(session: &Session, recipient: &Mailbox, relay: RelayView) -> Answer {
+            P::with(|policy| policy.on_rcpt(session, recipient, &relay))
+        }
     }
-}
 
-impl<P: Held + OnMessage> on_message::exports::gatepost::policy::on_message::Guest for P {
-    fn on_message(session: &Session, message: &Message) -> Answer {
-        P::with(|policy| policy.on_message(session, message))
+    impl<P: Held + OnData> on_data::exports::gatepost::policy::on_data::Guest for P {
+        fn on_data(session: &Session) -> Answer {
+            P::with(|policy| policy.on_data(session))
+        }
     }
-}
 
-impl<P: Held + OnRoute> on_route::exports::gatepost::policy::on_route::Guest for P {
-    fn on_route(session: &Session, message: QueuedMessage) -> Answer {
-        P::with(|policy| policy.on_route(session, &message))
+    impl<P: Held + OnMessage> on_message::exports::gatepost::policy::on_message::Guest for P {
+        fn on_message(session: &Session, message: &Message) -> Answer {
+            P::with(|policy| policy.on_message(session, message))
+        }
     }
-}
 
-impl<P: Held + OnDelivery> on_delivery::exports::gatepost::policy::on_delivery::Guest for P {
-    fn on_delivery(session: &Session, message: QueuedMessage, outcome: AttemptResult) -> Option<u32> {
-        P::with(|policy| policy.on_delivery(session, &message, &outcome))
+    impl<P: Held + OnRoute> on_route::exports::gatepost::policy::on_route::Guest for P {
+        fn on_route(session: &Session, message: QueuedMessage) -> Answer {
+            P::with(|policy| policy.on_route(session, &message))
+        }
     }
-}
 
-impl<P: Held + OnQueued> on_queued::exports::gatepost::policy::on_queued::Guest for P {
-    fn on_queued(session: &Session, message: QueuedMessage) {
-        P::with(|policy| policy.on_queued(session, &message))
+    impl<P: Held + OnDelivery> on_delivery::exports::gatepost::policy::on_delivery::Guest for P {
+        fn on_delivery(session: &Session, message: QueuedMessage, outcome: AttemptResult) -> Option<u32> {
+            P::with(|policy| policy.on_delivery(session, &message, &outcome))
+        }
     }
-}
 
-impl<P: Held + OnResult> on_result::exports::gatepost::policy::on_result::Guest for P {
-    fn on_result(session: &Session, event: CommandResult) {
-        P::with(|policy| policy.on_result(session, &event))
+    impl<P: Held + OnQueued> on_queued::exports::gatepost::policy::on_queued::Guest for P {
+        fn on_queued(session: &Session, message: QueuedMessage) {
+            P::with(|policy| policy.on_queued(session, &message))
+        }
     }
-}
 
-impl<P: Held + OnDisconnect> on_disconnect::exports::gatepost::policy::on_disconnect::Guest for P {
-    fn on_disconnect(session: &Session) {
-        P::with(|policy| policy.on_disconnect(session))
+    impl<P: Held + OnResult> on_result::exports::gatepost::policy::on_result::Guest for P {
+        fn on_result(session: &Session, event: CommandResult) {
+            P::with(|policy| policy.on_result(session, &event))
+        }
+    }
+
+    impl<P: Held + OnDisconnect> on_disconnect::exports::gatepost::policy::on_disconnect::Guest for P {
+        fn on_disconnect(session: &Session) {
+            P::with(|policy| policy.on_disconnect(session))
+        }
     }
 }
 

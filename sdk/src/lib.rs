@@ -48,26 +48,37 @@
 //! - Each function of [`Session`] and of the imports is one crossing into the host, below a microsecond where nothing else is
 //!   said: ask for what the decision needs, once.
 //!
-//! Keep the decision in plain functions, and the hook a thin shell that fetches the facts: such functions run under `cargo test`
-//! on any machine, while a call into the host panics outside a component.
+//! # Tests
+//!
+//! On the author's machine the same types and functions are backed by a scripted host: [`testing::Script`] makes the policy of a configuration, and
+//! asks its hooks about the session, DNS, clock and state that a test sets, under plain `cargo test`.
 
 mod address;
 mod answer;
 mod bindings;
 mod config;
 mod hooks;
+#[cfg(not(target_family = "wasm"))]
+mod native;
 mod policy;
 
 pub mod log;
+#[cfg(not(target_family = "wasm"))]
+pub mod testing;
 
 pub use address::{Address, split_address};
-pub use bindings::gatepost::policy::{
-    authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, state, types,
-};
+#[cfg(target_family = "wasm")]
+use bindings::gatepost::policy as interface;
+#[cfg(not(target_family = "wasm"))]
+use native as interface;
+
 pub use config::parse as parse_config;
 pub use hooks::{
     CommandResult, OnAuth, OnConnect, OnData, OnDelivery, OnDisconnect, OnEhlo, OnMail, OnMessage, OnQueued, OnRcpt,
     OnResult, OnRoute, Verdict,
+};
+pub use interface::{
+    authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, state, types,
 };
 pub use policy::{NoConfig, Policy, Unconfigured};
 

@@ -1,7 +1,8 @@
 //! Lines in the daemon's log. They carry the session's id, the plugin and the hook. At most 100 a call, 4 KiB each; what is over is
 //! dropped and counted.
 
-use crate::bindings::gatepost::policy::log::{Level, log};
+pub use crate::interface::log::Level;
+use crate::interface::log::log;
 
 /// For whoever looks into one plugin.
 pub fn debug(message: &str) {

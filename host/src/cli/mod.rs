@@ -1,15 +1,17 @@
 //! The command line: what can be typed, what is printed, and the exit status (0 done, 1 failed, 2 not understood).
 //!
-//! A command either runs here (`check`, `user`) or is a client of the running relay's admin socket (`queue`,
+//! A command either runs here (`check`, `user`, `plugin check`, `plugin test`) or is a client of the running relay's admin socket (`queue`,
 //! `plugin`); `run` hands over to the daemon. What is printed goes to standard output, errors to standard error;
 //! colours only on a terminal; what came from strangers is printed without its control characters.
 
 mod check;
 mod client;
+mod inspect;
 mod plugin;
 mod queue;
 mod run;
 mod text;
+mod transcript;
 mod user;
 
 use std::io::{self, Write};
@@ -127,6 +129,13 @@ mod tests {
             ("user add", Some(ErrorKind::MissingRequiredArgument)),
             ("user add alice", None),
             ("plugin load rbl new.wasm", None),
+            ("plugin check rbl.wasm --grant dns --settings rbl.toml", None),
+            (
+                "plugin check rbl.wasm --grant everything",
+                Some(ErrorKind::ValueValidation),
+            ),
+            ("plugin test rbl.wasm", Some(ErrorKind::MissingRequiredArgument)),
+            ("plugin test rbl.wasm one.transcript two.transcript --update", None),
             ("plugin rollback", Some(ErrorKind::MissingRequiredArgument)),
             ("frobnicate", Some(ErrorKind::InvalidSubcommand)),
             ("--version", Some(ErrorKind::DisplayVersion)),

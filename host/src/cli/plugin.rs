@@ -1,4 +1,4 @@
-//! `gatepost plugin`: the policies of the running relay, through its admin socket.
+//! `gatepost plugin`: the policies of the running relay, through its admin socket; and components that are still being made, without a relay.
 
 use std::fmt::Write;
 use std::fs::File;
@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::Subcommand;
 
-use super::client;
 use super::text::{Paint, printable};
+use super::{client, inspect, transcript};
 use crate::admin::protocol::{COMPONENT_LIMIT, PluginStatus, Request, Response};
 
-/// See and replace the plugins of the running relay
+/// See and replace the plugins of the running relay, and test new ones
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum Command {
@@ -39,27 +39,33 @@ pub enum Command {
         /// The plugin's name in the configuration
         name: String,
     },
+    Check(inspect::Args),
+    Test(transcript::Args),
 }
 
 const EXAMPLES: &str = "\
 Examples:
   gatepost plugin list
   gatepost plugin load spam-scan target/plugins/spam-scan.wasm
-  gatepost plugin rollback spam-scan";
+  gatepost plugin rollback spam-scan
+  gatepost plugin check my-policy.wasm                       no relay needed
+  gatepost plugin test my-policy.wasm my-policy.transcript";
 
 pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
-    let socket = client::socket(config)?;
+    let socket = || client::socket(config);
     let response = match command {
-        Command::List { .. } => client::ask(&socket, &Request::PluginList)?,
+        Command::List { .. } => client::ask(&socket()?, &Request::PluginList)?,
         Command::Load { name, file } => {
             let component = read_component(file)?;
             let request = Request::PluginLoad {
                 name: name.clone(),
                 length: component.len() as u64,
             };
-            client::ask_with(&socket, &request, &component)?
+            client::ask_with(&socket()?, &request, &component)?
         }
-        Command::Rollback { name } => client::ask(&socket, &Request::PluginRollback { name: name.clone() })?,
+        Command::Rollback { name } => client::ask(&socket()?, &Request::PluginRollback { name: name.clone() })?,
+        Command::Check(args) => return inspect::check(args),
+        Command::Test(args) => return transcript::test(args),
     };
     match (command, response) {
         (Command::List { json: true }, Response::Plugins { plugins }) => super::print_json(&plugins),
@@ -73,7 +79,7 @@ pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
     }
 }
 
-fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
+pub(super) fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
     let name = || file.display().to_string();
     let mut bytes = Vec::new();
     // A length is no promise: a device has none, and a file may grow.

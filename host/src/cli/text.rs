@@ -20,6 +20,10 @@ impl Paint {
         self.paint("31", text)
     }
 
+    pub fn green(self, text: &str) -> String {
+        self.paint("32", text)
+    }
+
     pub fn yellow(self, text: &str) -> String {
         self.paint("33", text)
     }

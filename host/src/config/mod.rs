@@ -24,7 +24,7 @@ use ipnet::IpNet;
 pub use crate::message::AuthOffer;
 pub use document::{ConfigError, ConfigErrors};
 pub use embedded::{EMBEDDED_PLUGINS, embedded_state_dir, embedded_toml};
-pub use values::normalise_domain;
+pub use values::{normalise_domain, parse_duration};
 
 /// Everything that the file says. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -534,6 +534,24 @@ pub enum Grant {
     Authentication,
     /// Connect to the endpoints in `[plugin.endpoints]`.
     Endpoint,
+}
+
+impl Grant {
+    pub const ALL: [Grant; 13] = [
+        Grant::Credentials,
+        Grant::ReadPassword,
+        Grant::Authenticate,
+        Grant::Relay,
+        Grant::EditEnvelope,
+        Grant::ReadMessage,
+        Grant::EditMessage,
+        Grant::Route,
+        Grant::Sign,
+        Grant::State,
+        Grant::Dns,
+        Grant::Authentication,
+        Grant::Endpoint,
+    ];
 }
 
 /// What the client gets when a plugin traps, runs out of a budget or cannot be reached.

@@ -27,7 +27,7 @@ pub fn normalise_domain(text: &str) -> Result<String, String> {
 }
 
 /// A duration as it is written: `90s`, `1h30m`, `250ms`; units are ms, s, m, h, d, w. More than zero.
-pub(super) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     const UNITS_MS: [(&str, u64); 6] = [
         ("ms", 1),
         ("s", 1_000),

@@ -99,9 +99,22 @@ pub fn describe(action: &wit::Action) -> String {
         | wit::Action::Quarantine(value)
         | wit::Action::WithdrawExtension(value)
         | wit::Action::SourceAddress(value) => format!("{name} {}", cut(value, EXPLANATION_BYTES_MAX)),
-        wit::Action::AddHeader(header) => format!("{name} {}", cut(&header.name, TAG_BYTES_MAX)),
-        wit::Action::ReplaceHeader(edit) => format!("{name} {}", cut(&edit.name, TAG_BYTES_MAX)),
-        wit::Action::RemoveHeader(removal) => format!("{name} {}", cut(&removal.name, TAG_BYTES_MAX)),
+        wit::Action::AddHeader(header) => {
+            let place = match header.at {
+                wit::HeaderPlace::Top => "",
+                wit::HeaderPlace::Bottom => "at the bottom ",
+            };
+            format!("{name} {place}{}", field(&header.name, &header.value))
+        }
+        wit::Action::ReplaceHeader(edit) => format!("{name} {} {}", edit.occurrence, field(&edit.name, &edit.value)),
+        wit::Action::RemoveHeader(removal) => {
+            let occurrence = removal.occurrence.map(|place| format!(" {place}"));
+            format!(
+                "{name} {}{}",
+                cut(&removal.name, TAG_BYTES_MAX),
+                occurrence.unwrap_or_default()
+            )
+        }
         wit::Action::ReplaceBody(body) => format!("{name} of {} bytes", body.len()),
         wit::Action::Recipient(one) => match &one.fate {
             wit::Fate::Keep => format!("{name} {} keep", one.index),
@@ -114,6 +127,13 @@ pub fn describe(action: &wit::Action) -> String {
         wit::Action::Tag(tag) => format!("{name} {}={}", tag.name, cut(&tag.value, TAG_BYTES_MAX)),
         wit::Action::TlsPolicy(policy) => format!("{name} {policy:?}"),
     }
+}
+
+/// A header field on one line, its folds as one space each.
+fn field(name: &str, value: &[u8]) -> String {
+    let value = String::from_utf8_lossy(&value[..value.len().min(EXPLANATION_BYTES_MAX)]);
+    let words: Vec<&str> = value.split_ascii_whitespace().collect();
+    format!("{}: {}", cut(name, TAG_BYTES_MAX), words.join(" "))
 }
 
 fn reply(stage: Stage, asked: wit::Reply, class: u16) -> Result<Reply, String> {

@@ -38,6 +38,8 @@ pub struct Scope {
     call: Option<Box<Call>>,
     /// The plugins that have nothing more to say to this client, by name.
     left: Vec<Arc<str>>,
+    /// What policies are told that the time is; none: what it is.
+    clock: Option<SystemTime>,
 }
 
 /// Why a scope is never found empty: a hook call borrows it, and gives back what it took, however it ends.
@@ -63,7 +65,13 @@ impl Scope {
         Scope {
             call: Some(Box::new(Call::new(session, services))),
             left: Vec::new(),
+            clock: None,
         }
+    }
+
+    /// Has policies told that it is this time, until it is set again.
+    pub fn set_clock(&mut self, now: SystemTime) {
+        self.clock = Some(now);
     }
 
     /// Asks all plugins again, also those that had nothing more to say: by STARTTLS or AUTH the client became another.
@@ -94,7 +102,7 @@ impl Scope {
         hook: HookCall<'_>,
     ) -> Result<HookAnswer, Failure> {
         let mut call = self.call.take().expect(GIVEN_BACK);
-        call.begin(stage, started.at);
+        call.begin(stage, self.clock.unwrap_or(started.at));
         let (result, call) = plugin.call(call, started.clock, hook).await;
         self.call = Some(call);
         result

@@ -198,6 +198,12 @@ impl Pool {
         self.idle.lock().len()
     }
 
+    /// Bytes of the memories and tables of an instance that waits.
+    pub fn memory_bytes(&self) -> Option<usize> {
+        let idle = self.idle.lock();
+        idle.last().map(|instance| instance.store.data().limiter.used)
+    }
+
     /// Makes one instance and keeps it for the first call: the last test of a load.
     pub async fn trial(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.settings.budget.wall;

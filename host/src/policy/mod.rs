@@ -20,6 +20,8 @@ mod instance;
 pub mod plugin;
 pub mod probe;
 pub mod services;
+pub mod transcript;
+pub mod trial;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};

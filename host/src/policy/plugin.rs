@@ -167,6 +167,11 @@ impl Plugin {
         (self.pool.started(), self.pool.idle())
     }
 
+    /// What an instance that waits holds in memories and tables, if there is one.
+    pub fn memory_bytes(&self) -> Option<usize> {
+        self.pool.memory_bytes()
+    }
+
     /// Hook calls since it was loaded, and how many of them failed.
     pub fn calls(&self) -> (u64, u64) {
         (
@@ -241,7 +246,7 @@ impl Breaker {
     }
 }
 
-fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
+pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
     if bytes.len() > FILE_BYTES_MAX {
         return Err(format!("the file is over {} MiB", FILE_BYTES_MAX >> 20));
     }
@@ -310,7 +315,7 @@ fn is_offered(interface: &str) -> bool {
     FREE.contains(&interface) || interface_grant(interface).is_some()
 }
 
-fn interface_grant(interface: &str) -> Option<Grant> {
+pub(super) fn interface_grant(interface: &str) -> Option<Grant> {
     Some(match interface {
         "state" => Grant::State,
         "dns" => Grant::Dns,
@@ -321,7 +326,7 @@ fn interface_grant(interface: &str) -> Option<Grant> {
     })
 }
 
-fn function_grant(interface: &str, function: &str) -> Option<Grant> {
+pub(super) fn function_grant(interface: &str, function: &str) -> Option<Grant> {
     match (interface, function) {
         ("messages", _) => Some(Grant::ReadMessage),
         ("login", "[method]attempt.password") => Some(Grant::ReadPassword),

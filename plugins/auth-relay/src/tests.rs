@@ -1,15 +1,20 @@
 //! The decisions as data: who, as which sender, to whose recipient.
 
+use gatepost_sdk::testing::Script;
+
 use super::*;
 
-fn policy(json: &str) -> AuthRelay {
-    AuthRelay::new(serde_json::from_str(json).expect("valid")).expect("valid")
+fn script(config: &str) -> Script<AuthRelay> {
+    let mut script = Script::new(config).expect("valid");
+    script.our_domains(&["example.test"]);
+    script
 }
 
 /// What the answer comes to: `allow`, `pass`, or the code of a refusal, and the reason.
 fn summary(answer: &Answer) -> String {
     let verdict = match &answer.decision {
-        Decision::Pass if matches!(answer.actions[..], [Action::AllowRelay]) => "allow".to_owned(),
+        Decision::Pass if answer.actions == [Action::AllowRelay] => "allow".to_owned(),
+        Decision::Pass if answer.actions == [Action::LeaveSession] => "leave".to_owned(),
         Decision::Pass if answer.actions.is_empty() => "pass".to_owned(),
         Decision::Reject(reply) => format!("{} {} {}", reply.code, reply.enhanced, reply.text),
         other => format!("{other:?}"),
@@ -21,28 +26,21 @@ fn summary(answer: &Answer) -> String {
 }
 
 #[track_caller]
-fn check(config: &str, identity: &str, sender: &str, ours: bool, expected: &str) {
-    let policy = policy(config);
-    let users_file = || {
-        if identity == "alice" {
-            vec!["alice@example.test".to_owned()]
-        } else {
-            Vec::new()
-        }
-    };
-    let claim = policy.claim(identity, sender, users_file);
-    let answer = policy.answer_identity(&claim, identity, sender, "bob@far.test", ours);
-    assert_eq!(summary(&answer), expected);
+fn check(config: &str, identity: &str, sender: &str, recipient: &str, expected: &str) {
+    let mut script = script(config);
+    script.identity(identity).sender(sender);
+    assert_eq!(summary(&script.on_rcpt(recipient)), expected);
 }
 
-const ELSEWHERE: bool = false;
-const OURS: bool = true;
+const ELSEWHERE: &str = "bob@far.test";
+const OURS: &str = "bob@example.test";
 
 #[test]
 fn an_owned_sender_relays() {
     check("{}", "alice", "alice@example.test", ELSEWHERE, "allow; sender-owned");
     check("{}", "alice", "Alice@Example.TEST.", ELSEWHERE, "allow; sender-owned");
     check("{}", "alice", "alice@example.test", OURS, "pass");
+    check("{}", "a@b.test", "a@b.test", ELSEWHERE, "allow; sender-owned");
 }
 
 #[test]
@@ -56,39 +54,37 @@ fn a_foreign_sender_does_not() {
     ] {
         check("{}", "alice", sender, ELSEWHERE, "pass; sender-not-owned");
     }
-    let refusal = "550 5.7.1 <bob@far.test>: Sender address rejected (sender-not-owned); sender-not-owned";
+    let refusal = "550 5.7.1 <bob@example.test>: Sender address rejected (sender-not-owned); sender-not-owned";
     check("{}", "alice", "bob@example.test", OURS, refusal);
+    let relay_only = r#"{"own_sender_only_for_relay":true}"#;
+    check(relay_only, "alice", "bob@example.test", OURS, "pass");
     check(
-        r#"{"own_sender_only_for_relay":true}"#,
+        relay_only,
         "alice",
         "bob@example.test",
-        OURS,
-        "pass",
+        ELSEWHERE,
+        "pass; sender-not-owned",
     );
     check(
-        r#"{"own_sender_only_for_relay":true}"#,
-        "alice",
-        "bob@example.test",
+        "{}",
+        "a@b.test",
+        "alice@example.test",
         ELSEWHERE,
         "pass; sender-not-owned",
     );
 }
 
 #[test]
-fn an_identity_without_addresses_owns_none() {
+fn a_stranger_and_a_source_route_are_left_to_the_gate() {
+    check("{}", "", "alice@example.test", ELSEWHERE, "leave");
+    check("{}", "alice", "alice@example.test", "u%far.test@example.test", "pass");
+    // Allowed for networks, not for everyone.
     check(
-        "{}",
-        "mallory",
+        r#"{"allow_trusted_networks":true}"#,
+        "",
         "alice@example.test",
         ELSEWHERE,
-        "pass; sender-not-owned",
-    );
-    check(
-        "{}",
-        "mallory",
-        "mallory@example.test",
-        ELSEWHERE,
-        "pass; sender-not-owned",
+        "leave",
     );
 }
 
@@ -108,31 +104,23 @@ fn the_null_sender_is_a_choice() {
     check("{}", "alice", "", OURS, "pass");
     let refused = r#"{"allow_null_sender":false}"#;
     check(refused, "alice", "", ELSEWHERE, "pass; null-sender");
-    check(
-        refused,
-        "alice",
-        "",
-        OURS,
-        "550 5.7.1 <bob@far.test>: Sender address rejected (null-sender); null-sender",
-    );
+    let refusal = "550 5.7.1 <bob@example.test>: Sender address rejected (null-sender); null-sender";
+    check(refused, "alice", "", OURS, refusal);
 }
 
 #[test]
 fn who_may_never_send_is_refused_everywhere() {
     let config = r#"{"never_send":["alice"],"senders":{"alice":["*"]},"own_sender_only_for_relay":true}"#;
-    let refusal = "550 5.7.1 <bob@far.test>: Relay access denied (identity-may-not-send); identity-may-not-send";
-    for (sender, ours) in [
-        ("alice@example.test", ELSEWHERE),
-        ("alice@example.test", OURS),
-        ("", ELSEWHERE),
-    ] {
-        check(config, "alice", sender, ours, refusal);
+    for recipient in [ELSEWHERE, OURS] {
+        let refusal =
+            format!("550 5.7.1 <{recipient}>: Relay access denied (identity-may-not-send); identity-may-not-send");
+        check(config, "alice", "alice@example.test", recipient, &refusal);
+        check(config, "alice", "", recipient, &refusal);
     }
 }
 
 #[test]
 fn a_trusted_network_relays_but_its_web_server_does_not() {
-    let policy = policy(r#"{"allow_trusted_networks":true,"never_send":["www-data","web@example.test"]}"#);
     let cases = [
         ("alice@example.test", "allow; trusted-network"),
         ("", "allow; trusted-network"),
@@ -141,17 +129,16 @@ fn a_trusted_network_relays_but_its_web_server_does_not() {
         ("web@example.test", "identity-may-not-send"),
     ];
     for (sender, expected) in cases {
-        let answer = policy.answer_network("192.0.2.1", sender, "bob@far.test");
-        assert!(summary(&answer).ends_with(expected), "{sender}: {}", summary(&answer));
+        let mut script = script(r#"{"allow_trusted_networks":true,"never_send":["www-data","web@example.test"]}"#);
+        script.trusted(true).sender(sender);
+        let answer = summary(&script.on_rcpt(ELSEWHERE));
+        assert!(answer.ends_with(expected), "{sender}: {answer}");
+        assert_eq!(script.on_rcpt(OURS), Answer::pass());
     }
 }
 
 #[test]
 fn a_bad_configuration_names_the_key() {
-    let error = |json: &str| {
-        let config = gatepost_sdk::parse_config(json)?;
-        AuthRelay::new(config).map(|_| ())
-    };
     let cases = [
         (
             r#"{"senders":{"alice":["alice"]}}"#,
@@ -167,8 +154,7 @@ fn a_bad_configuration_names_the_key() {
         ),
     ];
     for (json, expected) in cases {
-        let error = error(json).expect_err(json);
+        let error = Script::<AuthRelay>::new(json).expect_err(json);
         assert!(error.starts_with(expected), "{json}: {error}");
     }
-    assert_eq!(error("{}"), Ok(()));
 }

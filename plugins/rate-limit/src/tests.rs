@@ -1,33 +1,19 @@
-//! Which buckets a command draws from, what a refusal says, and which configurations are refused.
+//! Which limits a command meets, what a refusal says, and which configurations are refused.
+
+use std::time::Duration;
+
+use gatepost_sdk::log::Level;
+use gatepost_sdk::testing::Script;
 
 use super::*;
 
-fn load(json: &str) -> Result<RateLimit, String> {
-    RateLimit::new(gatepost_sdk::parse_config(json)?)
+fn script(config: &str) -> Script<RateLimit> {
+    Script::new(config).expect("valid")
 }
 
-fn facts(identity: &str, address: &str, sender: &str) -> Facts {
-    let some = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    Facts {
-        identity: some(identity),
-        address: some(address),
-        sender: Some(sender.to_owned()),
-    }
-}
-
-/// The buckets as `key rate/per_seconds burst`.
-fn drawn(limits: &[Limit], facts: &Facts, prefixes: Prefixes) -> Vec<String> {
-    let bucket = |(_, bucket): (&Limit, Bucket)| {
-        assert_eq!(bucket.cost, 1);
-        format!("{} {}/{} {}", bucket.key, bucket.rate, bucket.per_seconds, bucket.burst)
-    };
-    draw(limits.iter(), facts, prefixes).map(bucket).collect()
-}
-
-/// The answer when the first of these limits lacks tokens for so long.
-fn refusal(limits: &[Limit], facts: &Facts, prefixes: Prefixes, wait_ms: u64) -> Answer {
-    let (limit, bucket) = draw(limits.iter(), facts, prefixes).next().expect("the limit applies");
-    limit.refusal(&bucket, wait_ms)
+/// The detail of the refusal; empty if it passes.
+fn detail(answer: &Answer) -> String {
+    answer.why.as_ref().map(|why| why.detail.clone()).unwrap_or_default()
 }
 
 const MESSAGES: &str = r#"{"limits":[
@@ -40,84 +26,123 @@ const MESSAGES: &str = r#"{"limits":[
 
 #[test]
 fn a_message_draws_from_the_buckets_of_what_it_has() {
-    let policy = load(MESSAGES).expect("valid");
-    /// Identity, address and sender, and the buckets.
-    type Case = ((&'static str, &'static str, &'static str), &'static [&'static str]);
-    let cases: &[Case] = &[
+    // Identity, address and sender; how many messages pass at once, and the limit that the next one meets.
+    let cases = [
         (
             ("carol", "192.0.2.7", "me@example.org"),
-            &[
-                "messages/identity/3600/carol 100/3600 200",
-                "messages/network/60/192.0.2.0/24 10/60 10",
-                "messages/address/60/192.0.2.7 5/60 5",
-                "messages/sender-domain/60/example.org 7/60 7",
-            ],
+            5,
+            "messages per address 192.0.2.7: 5 in 60 s, 5 at once",
         ),
         (
             ("alice", "198.51.100.1", "me@BIG.example."),
-            &[
-                "messages/identity/3600/alice 1000/3600 1000",
-                "messages/network/60/198.51.100.0/24 99/1 7",
-                "messages/address/60/198.51.100.1 5/60 5",
-                "messages/sender-domain/60/big.example 70/60 70",
-            ],
+            5,
+            "messages per address 198.51.100.1: 5 in 60 s, 5 at once",
         ),
-        (("bob", "", ""), &["messages/identity/3600/bob 100/3600 5"]),
+        (
+            ("alice", "2001:db8::1", "me@BIG.example."),
+            10,
+            "messages per network 2001:db8::/64: 10 in 60 s, 10 at once",
+        ),
+        (
+            ("carol", "2001:db8::1", "me@example.org"),
+            7,
+            "messages per sender-domain example.org: 7 in 60 s, 7 at once",
+        ),
+        (
+            ("bob", "2001:db8::1", ""),
+            5,
+            "messages per identity bob: 100 in 3600 s, 5 at once",
+        ),
         // Nobody authenticated, and the null sender.
-        (("", "2001:db8::1", ""), &["messages/network/60/2001:db8::/64 10/60 10"]),
-        (("root", "", ""), &[]),
+        (
+            ("", "2001:db8::1", ""),
+            10,
+            "messages per network 2001:db8::/64: 10 in 60 s, 10 at once",
+        ),
     ];
-    for ((identity, address, sender), expected) in cases {
-        let drawn = drawn(&policy.messages, &facts(identity, address, sender), policy.prefixes);
-        assert_eq!(drawn, *expected, "{identity} {address} {sender}");
+    for ((identity, address, sender), passes, expected) in cases {
+        let mut script = script(MESSAGES);
+        script.peer(address).identity(identity);
+        for message in 0..passes {
+            let answer = script.sender(sender).on_rcpt("bob@ours.test");
+            assert_eq!(answer, Answer::pass(), "{identity} {address} {sender} {message}");
+        }
+        let answer = script.sender(sender).on_rcpt("bob@ours.test");
+        assert!(
+            detail(&answer).starts_with(expected),
+            "{identity} {address} {sender}: {answer:?}"
+        );
     }
+}
+
+#[test]
+fn a_message_is_counted_once_and_each_recipient_alike() {
+    let mut both = script(
+        r#"{"limits":[{"count":"messages","per":"address","rate":2,"per_seconds":60},
+            {"count":"recipients","per":"address","rate":4,"per_seconds":60}]}"#,
+    );
+    both.sender("me@example.org");
+    for _ in 0..3 {
+        assert_eq!(both.on_rcpt("bob@ours.test"), Answer::pass());
+    }
+    assert_eq!(both.sender("me@example.org").on_rcpt("bob@ours.test"), Answer::pass());
+    assert!(detail(&both.on_rcpt("bob@ours.test")).starts_with("recipients per address"));
+    // Both are empty: nothing is taken from either.
+    both.wait(Duration::from_secs(15)).sender("me@example.org");
+    assert!(detail(&both.on_rcpt("bob@ours.test")).starts_with("messages per address"));
+    assert_eq!(
+        both.recipients(&["bob@ours.test"]).on_rcpt("carol@ours.test"),
+        Answer::pass()
+    );
 }
 
 #[test]
 fn no_configuration_limits_nothing() {
-    let policy = load("{}").expect("valid");
-    for limits in [&policy.connections, &policy.messages, &policy.recipients] {
-        assert!(limits.is_empty());
-    }
+    let mut script = script("{}");
+    assert_eq!(script.sender("me@example.org").on_rcpt("bob@ours.test"), Answer::pass());
+    assert_eq!(script.on_connect(), Answer::pass().leave_session());
 }
 
 #[test]
 fn a_refusal_says_when_to_try_again() {
-    let policy = load(MESSAGES).expect("valid");
-    let facts = facts("carol", "", "");
-    let answer = refusal(&policy.messages, &facts, policy.prefixes, 34_001);
-    let Decision::Defer(reply) = &answer.decision else {
-        panic!("{answer:?}")
-    };
+    let mut script = script(r#"{"limits":[{"count":"messages","per":"identity","rate":1,"per_seconds":35}]}"#);
+    script.identity("carol").sender("").on_rcpt("bob@ours.test");
+    script.wait(Duration::from_millis(999)).sender("");
     assert_eq!(
-        (reply.code, &*reply.enhanced, &*reply.text),
-        (450, "4.7.1", "Too many messages: try again in 35 s")
+        script.on_rcpt("bob@ours.test"),
+        Answer::defer(450, "4.7.1", "Too many messages: try again in 35 s")
+            .because(
+                "rate-limited",
+                "messages per identity carol: 1 in 35 s, 1 at once; the next in 35 s",
+                "wait; the administrator can raise the limit, or make an exception under its `overrides`",
+            )
+            .otherwise("the same 35 s later")
     );
-    let why = answer.why.expect("it has a reason");
-    assert_eq!(why.reason, "rate-limited");
-    assert_eq!(
-        why.detail,
-        "messages per identity carol: 100 in 3600 s, 200 at once; the next in 35 s"
-    );
+    script.wait(Duration::from_millis(34_001));
+    assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
 }
 
 #[test]
 fn a_connection_too_many_is_closed() {
-    let policy =
-        load(r#"{"limits":[{"count":"connections","per":"address","rate":1,"per_seconds":1}]}"#).expect("valid");
-    let answer = refusal(&policy.connections, &facts("", "192.0.2.1", ""), policy.prefixes, 0);
+    let mut script = script(r#"{"limits":[{"count":"connections","per":"address","rate":1,"per_seconds":1}]}"#);
+    assert_eq!(script.on_connect(), Answer::pass().leave_session());
+    let answer = script.reconnect().on_connect();
     assert!(matches!(answer.decision, Decision::Disconnect(reply) if reply.code == 421));
 }
 
 #[test]
+fn without_the_store_mail_passes_and_the_log_says_so() {
+    let mut script = script(MESSAGES);
+    script.state_fails("gone").sender("me@example.org");
+    assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
+    assert!(matches!(&script.take_log()[..], [(Level::Error, line)] if line.starts_with("limits are not held")));
+}
+
+#[test]
 fn a_key_is_never_longer_than_the_store_takes() {
-    let policy = load(MESSAGES).expect("valid");
-    let long = "ä".repeat(1000);
-    let facts = facts(&long, "", "");
-    let (_, bucket) = draw(policy.messages.iter(), &facts, policy.prefixes)
-        .next()
-        .expect("a limit applies");
-    assert!(bucket.key.len() <= 512, "{}", bucket.key.len());
+    let mut script = script(MESSAGES);
+    script.identity(&"ä".repeat(1000)).sender("").on_rcpt("bob@ours.test");
+    assert_eq!(script.take_log(), []);
 }
 
 #[test]
@@ -149,7 +174,7 @@ fn a_bad_configuration_names_the_key() {
         (r#"{"ipv4_prefix":33}"#.to_owned(), "ipv4_prefix: 33 is not in 1 to 32"),
     ];
     for (json, expected) in cases {
-        let error = load(&json).map(|_| ()).expect_err(&json);
+        let error = Script::<RateLimit>::new(&json).expect_err(&json);
         assert!(error.starts_with(expected), "{json}: {error}");
     }
 }
@@ -162,7 +187,7 @@ fn there_is_a_bound_on_limits_that_a_command_meets() {
             .iter()
             .flat_map(|(count, n)| (1..=*n).map(move |i| one(count, i)))
             .collect();
-        load(&format!(r#"{{"limits":[{}]}}"#, all.join(","))).map(|_| ())
+        Script::<RateLimit>::new(&format!(r#"{{"limits":[{}]}}"#, all.join(","))).map(|_| ())
     };
     assert_eq!(
         limits(&[("messages", 20), ("recipients", 12), ("connections", 32)]),

@@ -1,47 +1,71 @@
-//! What answers weigh, what the client is told, and which configurations are refused.
+//! What answers of lists come to, who is spared, what the client is told, and which configurations are refused.
 
-use gatepost_sdk::dns::DnsError;
-use gatepost_sdk::prelude::Decision;
+use gatepost_sdk::log::Level;
+use gatepost_sdk::prelude::{Action, Decision};
+use gatepost_sdk::testing::Script;
 
 use super::*;
 
+const CLIENT: &str = "192.0.2.1";
 const CONFIG: &str = r#"{"threshold":5,"lists":[
     {"zone":"bl.example","weight":3,"codes":{"127.0.0.2":{"weight":6,"reason":"spam source"},"127.0.0.10":{"weight":1,"reason":"dynamic"}}},
     {"zone":"WL.example.","weight":0,"codes":{"127.0.*.3":{"weight":-8,"reason":"trusted"},"127.0.9.3":{"weight":-1}}},
     {"zone":"other.example"}
 ]}"#;
+const ZONES: [&str; 3] = ["bl.example", "wl.example", "other.example"];
 
-fn load(json: &str) -> Result<Rbl, String> {
-    Rbl::new(gatepost_sdk::parse_config(json)?)
+/// A client of which the three lists answer these codes: blank for not listed, `!` for a failure.
+fn script(config: &str, codes: [&str; 3]) -> Script<Rbl> {
+    let mut script = Script::new(config).expect("valid");
+    script.peer(CLIENT).sender("someone@elsewhere.test");
+    for (zone, codes) in ZONES.into_iter().zip(codes) {
+        match codes {
+            "!" => script.list_fails(zone, CLIENT, "time-out"),
+            codes => script.listed(zone, CLIENT, &codes.split_whitespace().collect::<Vec<_>>()),
+        };
+    }
+    script
 }
 
-/// Codes of the three lists, blank for not listed, `!` for a failure.
-fn weigh(codes: [&str; 3]) -> (Verdict, Vec<String>) {
-    let answers = codes.map(|codes| match codes {
-        "!" => Err(DnsError::Temporary("time-out".to_owned())),
-        codes => Ok(codes.split_whitespace().map(str::to_owned).collect()),
-    });
-    let mut odd = Vec::new();
-    let verdict = verdict::weigh(&load(CONFIG).expect("valid").lists, &answers, |line| odd.push(line));
-    (verdict, odd)
+/// The text of the refusal; none if it is not refused.
+fn refusal(answer: &Answer) -> Option<&str> {
+    match &answer.decision {
+        Decision::Reject(reply) => Some(&reply.text),
+        _ => None,
+    }
 }
 
 #[test]
 fn weights_add_up_over_lists_and_not_over_codes_of_one() {
+    let spam = "Client host [192.0.2.1] blocked using bl.example (spam source)";
     let cases = [
-        (["", "", ""], 0, ""),
-        (["127.0.0.2", "", ""], 6, "bl.example (spam source)"),
-        (["127.0.0.10 127.0.0.2", "", ""], 6, "bl.example (spam source)"),
-        (["127.0.0.4", "", "127.0.0.2"], 4, "bl.example, other.example"),
-        (["127.0.0.2", "127.0.5.3", ""], -2, "bl.example (spam source)"),
-        (["127.0.0.2", "127.0.9.3", ""], 5, "bl.example (spam source)"),
-        (["", "127.0.5.1", ""], 0, ""),
+        (["", "", ""], None),
+        (["127.0.0.2", "", ""], Some(spam)),
+        (["127.0.0.10 127.0.0.2", "", ""], Some(spam)),
+        // 4 of 5.
+        (["127.0.0.4", "", "127.0.0.2"], None),
+        (["127.0.0.2", "127.0.5.3", ""], None),
+        (["127.0.0.2", "127.0.9.3", ""], Some(spam)),
+        (["", "127.0.5.1", ""], None),
     ];
-    for (codes, score, against) in cases {
-        let (verdict, odd) = weigh(codes);
-        assert_eq!((verdict.score, &*verdict.against), (score, against), "{codes:?}");
-        assert!(odd.is_empty(), "{odd:?}");
+    for (codes, expected) in cases {
+        let mut script = script(CONFIG, codes);
+        let answer = script.on_rcpt("bob@ours.test");
+        assert_eq!(refusal(&answer), expected, "{codes:?}");
+        assert_eq!(script.has_left(), expected.is_none(), "{codes:?}");
+        assert_eq!(script.take_log(), [], "{codes:?}");
     }
+    let low = CONFIG.replace("\"threshold\":5", "\"threshold\":4");
+    let both = script(&low, ["127.0.0.4", "", "127.0.0.2"]).on_rcpt("bob@ours.test");
+    assert_eq!(
+        refusal(&both),
+        Some("Client host [192.0.2.1] blocked using bl.example, other.example")
+    );
+    let detail = "192.0.2.1 is on bl.example, other.example: score 4, threshold 4";
+    assert_eq!(
+        both.why.map(|why| (why.reason, why.detail)),
+        Some(("listed".to_owned(), detail.to_owned()))
+    );
 }
 
 #[test]
@@ -54,63 +78,74 @@ fn what_is_no_listing_weighs_nothing_and_is_logged() {
         ("nonsense", "bl.example answered nonsense"),
     ];
     for (code, line) in cases {
-        let (verdict, odd) = weigh([code, "", ""]);
-        assert_eq!(verdict, Verdict::default(), "{code}");
-        assert!(matches!(&odd[..], [one] if one.starts_with(line)), "{odd:?}");
+        let mut script = script(CONFIG, [code, "", ""]);
+        assert_eq!(
+            script.on_rcpt("bob@ours.test"),
+            Answer::pass().leave_session(),
+            "{code}"
+        );
+        let log = script.take_log();
+        assert!(
+            matches!(&log[..], [(Level::Warn, one)] if one.starts_with(line)),
+            "{log:?}"
+        );
     }
 }
 
 #[test]
-fn a_verdict_survives_as_a_note() {
-    for verdict in [
-        Verdict::default(),
-        weigh(["127.0.0.2", "", "127.0.0.2"]).0,
-        weigh(["", "127.0.5.3", ""]).0,
-    ] {
-        assert_eq!(Verdict::from_note(&verdict.to_note()), Some(verdict));
-    }
+fn lists_are_asked_once_a_session() {
+    let mut script = script(CONFIG, ["127.0.0.2", "", ""]);
+    let first = script.on_rcpt("bob@ours.test");
+    assert_eq!(script.take_dns_questions(), ZONES);
+    assert_eq!(script.on_rcpt("carol@ours.test"), first);
+    assert_eq!(script.take_dns_questions(), [""; 0]);
+    script.reconnect().on_rcpt("bob@ours.test");
+    assert_eq!(script.take_dns_questions(), ZONES);
+    // A note that cannot be ours is no verdict.
     for note in [&b""[..], b"x", b"x y", b"\xff 1"] {
-        assert_eq!(Verdict::from_note(note), None);
+        script
+            .set_note(Scope::Session, OWN, NOTE, note)
+            .on_rcpt("bob@ours.test");
+        assert_eq!(script.take_dns_questions(), ZONES);
     }
 }
 
 #[test]
-fn a_listed_client_hears_which_list_and_why() {
-    let verdict = weigh(["127.0.0.2", "", ""]).0;
-    let answer = load(CONFIG).expect("valid").answer("192.0.2.1", &verdict);
-    let Decision::Reject(reply) = &answer.decision else {
-        panic!("{answer:?}")
-    };
+fn who_is_spared_is_not_looked_up() {
+    let listed = ["127.0.0.2", "", ""];
+    let mut script = script(CONFIG, listed);
+    for recipient in ["postmaster@ours.test", "Abuse@ours.test", "u@far.test"] {
+        assert_eq!(script.on_rcpt(recipient), Answer::pass(), "{recipient}");
+    }
     assert_eq!(
-        reply.text,
-        "Client host [192.0.2.1] blocked using bl.example (spam source)"
+        script.identity("alice").on_rcpt("bob@ours.test"),
+        Answer::pass().leave_session()
     );
-    assert_eq!((reply.code, &*reply.enhanced), (550, "5.7.1"));
-    assert_eq!(answer.why.expect("it has a reason").reason, "listed");
+    assert_eq!(
+        script.identity("").trusted(true).on_rcpt("bob@ours.test"),
+        Answer::pass().leave_session()
+    );
+    assert_eq!(script.take_dns_questions(), [""; 0]);
+    let mut without = super::tests::script("{}", listed);
+    assert_eq!(without.on_rcpt("bob@ours.test"), Answer::pass().leave_session());
 }
 
 #[test]
 fn the_action_is_a_choice() {
     let with = |action: &str| {
-        let policy = load(&format!(r#"{{"action":"{action}","lists":[{{"zone":"bl.example"}}]}}"#)).expect("valid");
-        policy.answer(
-            "2001:db8::1",
-            &Verdict {
-                score: 1,
-                against: "bl.example".to_owned(),
-            },
-        )
+        let config = format!(r#"{{"action":"{action}","lists":[{{"zone":"bl.example"}}]}}"#);
+        script(&config, ["127.0.0.2", "", ""]).on_rcpt("bob@ours.test")
     };
+    assert_eq!(
+        refusal(&with("reject")),
+        Some("Client host [192.0.2.1] blocked using bl.example")
+    );
     assert!(matches!(with("defer").decision, Decision::Defer(reply) if reply.code == 450));
     let tagged = with("tag");
-    assert!(matches!(tagged.decision, Decision::Pass) && tagged.actions.len() == 1);
-}
-
-#[test]
-fn the_refused_can_still_write_to_postmaster() {
-    let policy = load("{}").expect("valid");
-    assert!(policy.is_exempt("postmaster") && policy.is_exempt("Abuse") && !policy.is_exempt("alice"));
-    assert!(policy.lists.is_empty());
+    assert!(matches!(
+        (&tagged.decision, &tagged.actions[..]),
+        (Decision::Pass, [Action::Tag(_)])
+    ));
 }
 
 #[test]
@@ -139,7 +174,7 @@ fn a_bad_configuration_names_the_key() {
         (r#"{"action":"drop"}"#, "action: unknown variant `drop`"),
     ];
     for (json, expected) in cases {
-        let error = load(json).map(|_| ()).expect_err(json);
+        let error = Script::<Rbl>::new(json).expect_err(json);
         assert!(error.starts_with(expected), "{json}: {error}");
     }
 }
