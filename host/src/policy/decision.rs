@@ -234,9 +234,52 @@ impl Decision {
     }
 }
 
+/// What one version said of one call, checked.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub version: Digest,
+    pub verdict: Verdict,
+    pub actions: Vec<String>,
+    pub reason: String,
+    pub failure: Option<Failure>,
+}
+
+/// What the version in force and the one beside it said of the same call.
+pub struct Comparison<'a> {
+    pub session: Id,
+    pub message: Option<Id>,
+    pub stage: Stage,
+    pub plugin: &'a str,
+    pub live: &'a Said,
+    pub shadow: &'a Said,
+}
+
+/// What becomes of plugins by itself, besides their decisions.
+pub enum Notice<'a> {
+    /// It failed so often that it is not called for a while.
+    BreakerOpened {
+        plugin: &'a str,
+        version: Digest,
+        pause: Duration,
+    },
+    /// Trial calls did well: it is called as before.
+    BreakerClosed {
+        plugin: &'a str,
+        version: Digest,
+    },
+    ShadowAgrees(&'a Comparison<'a>),
+    ShadowDiffers(&'a Comparison<'a>),
+    /// A call that the shadow did not get, because too many of its calls were running.
+    ShadowDropped {
+        plugin: &'a str,
+    },
+}
+
 /// Where decisions and plugins' log lines go. Called on the hot path: it must not wait.
 pub trait Journal: Send + Sync {
     fn decision(&self, decision: &Decision);
     /// A line that a plugin wrote during a hook.
     fn plugin_log(&self, session: Id, plugin: &str, stage: Stage, level: tracing::Level, text: &str);
+    /// What probes and tests need not know.
+    fn notice(&self, _: &Notice<'_>) {}
 }
