@@ -61,7 +61,11 @@ mod tests {
         for percent in [0, 1, 10, 50, 99, 100] {
             let chosen = ids.iter().filter(|id| is_chosen(**id, percent)).count();
             let expected = usize::from(percent) * ids.len() / 100;
-            assert!(chosen.abs_diff(expected) <= 200, "{percent} %: {chosen} of {}", ids.len());
+            assert!(
+                chosen.abs_diff(expected) <= 200,
+                "{percent} %: {chosen} of {}",
+                ids.len()
+            );
             if percent == 0 || percent == 100 {
                 assert_eq!(chosen, expected);
             }

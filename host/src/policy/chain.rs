@@ -14,13 +14,13 @@ use super::Policy;
 use super::answer::{self, TAG_BYTES_MAX, cut};
 use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy::{queue, types as wit};
+use super::breaker::Turn;
 use super::decision::{Decision, Explanation, Failure, Notice, Said, Stage, Verdict};
 use super::imports::{Call, Checks, PastAnswer, Services};
 use super::instance::{HookAnswer, HookCall};
-use super::breaker::Turn;
 use super::plugin::Plugin;
-use super::shadow::Copied;
 use super::services::content::Place;
+use super::shadow::Copied;
 use crate::auth::Login;
 use crate::config::{Grant, OnFailure};
 use crate::message::{Id, Identity, SessionFacts};
@@ -453,12 +453,7 @@ fn beside(policy: &Policy, plugin: &Plugin, scope: &Scope, stage: Stage, hook: H
 }
 
 /// What an answer comes to that decides nothing: checked as [`ask`] and the others check theirs, its actions tried on a scope of its own.
-pub(super) fn weigh(
-    plugin: &Plugin,
-    stage: Stage,
-    result: Result<HookAnswer, Failure>,
-    mut scope: Scope,
-) -> Said {
+pub(super) fn weigh(plugin: &Plugin, stage: Stage, result: Result<HookAnswer, Failure>, mut scope: Scope) -> Said {
     let weighed = result.and_then(|said| match said {
         HookAnswer::Answer(said) => {
             let checked = answer::check(stage, &plugin.settings.grants, said).map_err(Failure::Answer)?;
@@ -474,9 +469,11 @@ pub(super) fn weigh(
             let (verdict, actions) = auth_verdict(&outcome);
             Ok((verdict, actions, None))
         }
-        HookAnswer::Delay(Some(seconds)) => {
-            Ok((Verdict::Pass, vec![delay_action(seconds.min(ATTEMPT_DELAY_MAX_S))], None))
-        }
+        HookAnswer::Delay(Some(seconds)) => Ok((
+            Verdict::Pass,
+            vec![delay_action(seconds.min(ATTEMPT_DELAY_MAX_S))],
+            None,
+        )),
         HookAnswer::Delay(None) | HookAnswer::Nothing => Ok((Verdict::Pass, Vec::new(), None)),
     });
     let (verdict, actions, reason, failure) = match weighed {

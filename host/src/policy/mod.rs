@@ -19,8 +19,8 @@ pub mod engine;
 pub mod gate;
 mod imports;
 mod instance;
-mod policies;
 pub mod plugin;
+mod policies;
 pub mod probation;
 pub mod probe;
 pub mod services;
@@ -107,7 +107,10 @@ impl Policy {
         // Nearly always there is none at all.
         match self.beside.is_empty() {
             true => None,
-            false => self.beside.iter().find(|beside| beside.shadow.plugin.name == plugin.name),
+            false => self
+                .beside
+                .iter()
+                .find(|beside| beside.shadow.plugin.name == plugin.name),
         }
     }
 

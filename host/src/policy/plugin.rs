@@ -144,6 +144,12 @@ impl Plugin {
         }
     }
 
+    /// Whether the other has the same settings: they are compared as [`Plugin::version_of`] takes them.
+    pub fn has_settings_of(&self, other: &Plugin) -> bool {
+        Arc::ptr_eq(&self.settings, &other.settings)
+            || format!("{:?}", self.settings) == format!("{:?}", other.settings)
+    }
+
     /// The same version with instances, counts and a breaker of its own.
     pub fn again(&self) -> Plugin {
         self.over(Endpoints::new(&self.settings.endpoints))

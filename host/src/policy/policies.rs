@@ -211,7 +211,9 @@ impl Policies {
         }
         let built = self.build(&force);
         for policy in std::iter::once(&built.policy).chain(built.canary.iter().map(|(_, policy)| policy)) {
-            probe::run(policy, &held.config).await.map_err(|error| error.to_string())?;
+            probe::run(policy, &held.config)
+                .await
+                .map_err(|error| error.to_string())?;
         }
         self.put(force.trials, built);
         Ok(match enabled {
@@ -344,7 +346,10 @@ mod tests {
             .await
             .unwrap();
         let old = policies.current();
-        assert!(!old.is_stale(tokio::time::Instant::now() + 2 * PIN_MAX), "it is in force");
+        assert!(
+            !old.is_stale(tokio::time::Instant::now() + 2 * PIN_MAX),
+            "it is in force"
+        );
         let new = policies.replace(&config, &files, services).await.unwrap();
         let now = tokio::time::Instant::now();
         assert!(!old.is_stale(now));

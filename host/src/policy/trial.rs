@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::decision::Digest;
 use super::policies::{Policies, with};
@@ -63,7 +63,7 @@ pub(super) struct Trials {
 }
 
 impl Trials {
-    pub fn note_ended(&mut self, ended: Vec<(Arc<Trial>, String)>) {
+    pub fn note_ended(&mut self, ended: Ended) {
         for (trial, why) in ended {
             let plugin = trial.plugin();
             let kind = trial.kind();
@@ -74,11 +74,11 @@ impl Trials {
     }
 }
 
+/// Trials that cannot go on, with the reason.
+type Ended = Vec<(Arc<Trial>, String)>;
+
 /// The trials that go on beside these plugins, and those that cannot, with the reason.
-pub(super) fn sort(
-    running: Vec<Arc<Trial>>,
-    plugins: &[Arc<Plugin>],
-) -> (Vec<Arc<Trial>>, Vec<(Arc<Trial>, String)>) {
+pub(super) fn sort(running: Vec<Arc<Trial>>, plugins: &[Arc<Plugin>]) -> (Vec<Arc<Trial>>, Ended) {
     let (mut go_on, mut ended) = (Vec::new(), Vec::new());
     for trial in running {
         let tried = trial.plugin();
@@ -86,9 +86,7 @@ pub(super) fn sort(
         let why = match live {
             None => Some("the plugin is not configured any more"),
             Some(live) if live.version == tried.version => Some("its version is in force now"),
-            Some(live) if Plugin::version_of(&live.settings, &trial.component).0 != tried.version => {
-                Some("the plugin's settings have changed")
-            }
+            Some(live) if !live.has_settings_of(tried) => Some("the plugin's settings have changed"),
             Some(_) => None,
         };
         match why {
@@ -115,7 +113,9 @@ impl Policies {
         let live = before.plugins().iter().find(|plugin| *plugin.name == *name);
         let live = live.ok_or_else(|| format!("there is no plugin {name:?}"))?;
         if before.is_disabled(name) {
-            return Err(format!("{name} is disabled, so nothing is asked of it: enable it first"));
+            return Err(format!(
+                "{name} is disabled, so nothing is asked of it: enable it first"
+            ));
         }
         let mut force = self.force(&before);
         let old = force.trials.iter().position(|trial| *trial.plugin().name == *name);
@@ -157,7 +157,10 @@ impl Policies {
         let kind = trial.kind();
         tracing::info!(plugin = name, live = %live.file_digest, version = %digest, kind, "plugin trial began");
         Ok(match mode {
-            Mode::Shadow => format!("{name} runs as a shadow in version {digest}, beside {}", live.file_digest),
+            Mode::Shadow => format!(
+                "{name} runs as a shadow in version {digest}, beside {}",
+                live.file_digest
+            ),
             Mode::Canary { percent } => format!(
                 "{name} decides in version {digest} for {percent} % of the sessions that begin from now on, in {} for the others",
                 live.file_digest
@@ -173,7 +176,13 @@ impl Policies {
     ) -> Result<(), String> {
         let plugins = with(policy.plugins(), plugin);
         let disabled = policy.disabled.clone();
-        let probed = Policy::new(policy.number, plugins, disabled, Box::default(), policy.services.clone());
+        let probed = Policy::new(
+            policy.number,
+            plugins,
+            disabled,
+            Box::default(),
+            policy.services.clone(),
+        );
         probe::run(&probed, config).await.map_err(|error| error.to_string())
     }
 
@@ -256,8 +265,12 @@ impl Policies {
 }
 
 fn check_room(running: &[Arc<Trial>], mode: Mode) -> Result<(), String> {
-    let shadows = running.iter().filter(|trial| matches!(trial.running, Running::Shadow(_)));
-    let canary = running.iter().find(|trial| matches!(trial.running, Running::Canary { .. }));
+    let shadows = running
+        .iter()
+        .filter(|trial| matches!(trial.running, Running::Shadow(_)));
+    let canary = running
+        .iter()
+        .find(|trial| matches!(trial.running, Running::Canary { .. }));
     match (mode, canary) {
         (Mode::Canary { percent }, _) if !(1..=99).contains(&percent) => {
             Err("a canary's share is between 1 and 99 percent of the sessions".into())

@@ -126,7 +126,7 @@ fn worker_process() {
                     "reload" => handle.block_on(link.reload()),
                     command if command.starts_with("load ") => {
                         let (plugin, component) = command[5..].split_once(' ').unwrap();
-                        handle.block_on(link.load_plugin(plugin, component.as_bytes()))
+                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), None))
                     }
                     other => Err(format!("what is {other:?}?")),
                 };
@@ -144,6 +144,7 @@ fn worker_process() {
                 plugin,
                 component,
                 done,
+                ..
             } => {
                 let text = String::from_utf8_lossy(&component).into_owned();
                 println!("worker tries {plugin} {text}");
@@ -152,6 +153,10 @@ fn worker_process() {
                     std::thread::park_timeout(Duration::from_millis(5));
                 }
                 done.finish(verdict(&component));
+            }
+            Update::Switch { plugin, enabled, done } => {
+                println!("worker switches {plugin} {enabled}");
+                done.finish(Ok(InForce::default()));
             }
             Update::Drain => {
                 println!("worker drains");
@@ -173,10 +178,12 @@ fn verdict(component: &[u8]) -> Result<InForce, String> {
         b"worse" => Ok(InForce {
             said: "in force".into(),
             kept: vec![kept("the component is worse")],
+            replaced: Vec::new(),
         }),
         _ => Ok(InForce {
             said: "in force".into(),
             kept: Vec::new(),
+            replaced: vec!["policy".into()],
         }),
     }
 }
