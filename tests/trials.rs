@@ -186,11 +186,7 @@ async fn a_shadow_sees_the_same_and_decides_nothing() {
     let says = "policy (shadow) says panicked at";
     for (local, refused, noticed) in [
         ("u", false, &["policy agrees"][..]),
-        (
-            "version",
-            true,
-            &["policy at on-rcpt: reject \"\", shadow pass \"\""],
-        ),
+        ("version", true, &["policy at on-rcpt: reject \"\", shadow pass \"\""]),
         // What it logs says whose it is.
         (
             "trap",
