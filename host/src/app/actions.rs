@@ -8,12 +8,15 @@ use crate::admin::protocol::{
 };
 use crate::message::{Body, Id, QueueState, since_epoch};
 use crate::policy::breaker::Condition;
+use crate::policy::decision::Digest;
 use crate::policy::trial::{Mode, Running, Trial};
 
 use super::App;
 
 /// Messages looked at between two chances for others to run.
 const PAGE: usize = 1_000;
+/// Why a version is not taken back that is not in force any more.
+pub(super) const SUPERSEDED: &str = "another version came into force meanwhile";
 
 impl App {
     /// The selected messages, the oldest first.
@@ -50,11 +53,20 @@ impl App {
         self.link.load_plugin(name, component, None).await
     }
 
-    /// Puts the version that the plugin had before in force again, and says of the one that is why it goes.
-    pub(super) async fn take_back(&self, name: &str, why: String) -> Result<String, String> {
+    /// Puts the version that the plugin had before in force again, and says of the one that is why it goes; only if that is `from`, where
+    /// it says so.
+    pub(super) async fn take_back(&self, name: &str, why: String, from: Option<Digest>) -> Result<String, String> {
         self.check_plugin(name)?;
-        let previous = self.plugin_files.lock().previous(name).cloned();
+        let previous = {
+            let files = self.plugin_files.lock();
+            let is_live = |from| files.good().get(name).is_some_and(|live| Digest::of(live) == from);
+            if !from.is_none_or(is_live) {
+                return Err(SUPERSEDED.to_owned());
+            }
+            files.previous(name).cloned()
+        };
         let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
+        // When its turn comes, it is looked at again whether this is still the version before.
         self.link.load_plugin(name, &previous, Some(why)).await
     }
 
@@ -163,10 +175,7 @@ impl AdminActions for App {
         let policy = policies.current();
         let files = self.plugin_files.lock();
         let now_ms = since_epoch(std::time::SystemTime::now()).as_millis() as u64;
-        let digest = |bytes: &Arc<[u8]>| {
-            use sha2::Digest as _;
-            crate::policy::decision::Digest(sha2::Sha256::digest(bytes).into()).to_string()
-        };
+        let digest = |bytes: &Arc<[u8]>| Digest::of(bytes).to_string();
         policy
             .plugins()
             .iter()
@@ -206,7 +215,7 @@ impl AdminActions for App {
     }
 
     async fn plugin_rollback(&self, name: String) -> Result<String, String> {
-        self.take_back(&name, "by an administrator".into()).await
+        self.take_back(&name, "by an administrator".into(), None).await
     }
 
     async fn plugin_promote(&self, name: String) -> Result<String, String> {

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use super::App;
+use super::actions::SUPERSEDED;
 use crate::policy::trial::Failed;
 
 /// Runs as long as the worker.
@@ -28,20 +29,24 @@ async fn act(app: &App, Failed { plugin, counts, canary }: Failed) {
     };
     let metrics = &app.relay.metrics;
     if canary {
-        // The administrator may have been faster.
+        // An administrator may have been faster.
         if policies.end_trial_of(name, Some(plugin.version), &why).await.is_ok() {
             metrics.plugin_rolled_back(name, "canary");
             tracing::error!(plugin = name, from = %bad, to = good(), calls, failures, "canary aborted");
         }
         return;
     }
-    match app.take_back(name, format!("by itself: {why}")).await {
-        Ok(_) => {
-            metrics.plugin_rolled_back(name, "live");
-            tracing::error!(plugin = name, from = %bad, to = good(), calls, failures, "plugin rolled back");
-        }
-        Err(error) => {
-            tracing::error!(plugin = name, version = %bad, live = good(), calls, failures, error, "plugin not rolled back");
-        }
+    let outcome = app.take_back(name, format!("by itself: {why}"), Some(bad)).await;
+    if outcome.as_ref().is_err_and(|error| error == SUPERSEDED) {
+        return;
+    }
+    let to = good();
+    // It may be in force and its file could not be replaced; the error says so.
+    let error = outcome.err();
+    if error.is_none() || to != bad.to_string() {
+        metrics.plugin_rolled_back(name, "live");
+        tracing::error!(plugin = name, from = %bad, to, calls, failures, error, "plugin rolled back");
+    } else {
+        tracing::error!(plugin = name, version = %bad, calls, failures, error, "plugin not rolled back");
     }
 }

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::actions::SUPERSEDED;
 use super::files;
 use super::{App, delivery_config, users, warn_of_certificates, warn_of_configuration};
 use crate::config::Config;
@@ -80,7 +81,13 @@ impl App {
     ) -> Result<InForce, String> {
         self.check_plugin(plugin)?;
         let config = self.config.lock().clone();
-        let mut files = self.plugin_files.lock().good().clone();
+        let mut files = {
+            let files = self.plugin_files.lock();
+            if taken_back.is_some() && files.previous(plugin) != Some(&component) {
+                return Err(SUPERSEDED.to_owned());
+            }
+            files.good().clone()
+        };
         files.insert(plugin.to_owned(), component.clone());
         let policies = &self.relay.policies;
         let services = policies.current().services.clone();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_smtp::reply::Reply;
+use sha2::{Digest as _, Sha256};
 
 use crate::message::Id;
 
@@ -73,6 +74,13 @@ impl fmt::Display for Stage {
 /// The SHA-256 of a plugin's file and of its configuration and grants: which version said it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Of a file alone.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+}
 
 impl fmt::Display for Digest {
     /// The first 12 hexadecimal digits, as git does.
