@@ -10,6 +10,7 @@
 //! a plugin that cannot be loaded is an error at load, and what was in force stays so.
 
 mod answer;
+mod background;
 mod bindings;
 pub mod breaker;
 mod canary;

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, Linker};
 
+use super::background;
 use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy as wit;
 use super::breaker::{Breaker, Condition, Turn};
@@ -276,7 +277,8 @@ fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
         [0, b'a', b's', b'm', ..] => {}
         _ => return Err("it is no WebAssembly file".into()),
     }
-    Component::from_binary(engine.wasm(), bytes).map_err(|error| format!("it does not compile: {error:#}"))
+    background::run(|| Component::from_binary(engine.wasm(), bytes))
+        .map_err(|error| format!("it does not compile: {error:#}"))
 }
 
 /// What the component imports and may not: one text each.
