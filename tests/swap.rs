@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
-use sha2::{Digest as _, Sha256};
-use support::client::Client;
 use support::sink::Sink;
+use support::versions::{asked, digest, listed, version, wait_for};
 use support::{Relay, Setup, guest, until};
 
 const SESSIONS: usize = 50;
@@ -18,43 +17,11 @@ const REPLACEMENTS: u32 = 50;
 const BY_FILE_EVERY: u32 = 3;
 const LIMIT: Duration = Duration::from_secs(180);
 
-/// The component of `versioned` that says this number.
-fn version(number: u32) -> Vec<u8> {
-    let mut component = std::fs::read(guest("versioned")).expect("the guest");
-    let digits = format!("{number:04}");
-    let mark = b"VERSION-0000";
-    let places: Vec<usize> = (0..component.len() - mark.len())
-        .filter(|at| component[*at..].starts_with(mark))
-        .collect();
-    assert!(!places.is_empty(), "the guest does not have its mark");
-    for at in places {
-        component[at + mark.len() - digits.len()..at + mark.len()].copy_from_slice(digits.as_bytes());
-    }
-    component
-}
-
-/// As `plugin list` shows it.
-fn digest(component: &[u8]) -> String {
-    let digest = Sha256::digest(component);
-    digest[..6].iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 /// Replaces a file as an administrator does: all at once.
 fn replace(file: &Path, bytes: &[u8]) {
     let part = file.with_extension("part");
     std::fs::write(&part, bytes).expect("a file");
     std::fs::rename(&part, file).expect("its place");
-}
-
-fn listed(relay: &Relay) -> serde_json::Value {
-    let answer: serde_json::Value = serde_json::from_str(&relay.admin("{\"command\":\"plugin-list\"}")).expect("JSON");
-    answer["plugins"][0].clone()
-}
-
-#[track_caller]
-fn wait_for(relay: &Relay, component: &[u8]) {
-    let wanted = digest(component);
-    until("the version is live", || listed(relay)["digest"] == *wanted);
 }
 
 /// A relay with `versioned` in a file of its own, which is version 0.
@@ -63,13 +30,6 @@ fn relay(sink: &Sink) -> (Relay, PathBuf) {
     let file = setup.dir.path().join("versioned.wasm");
     std::fs::write(&file, version(0)).expect("the plugin");
     (setup.plugin("versioned", &file, "", "").start(), file)
-}
-
-/// The version that answers in this session. Within a transaction.
-fn asked(client: &mut Client) -> u32 {
-    let reply = client.says("RCPT TO:<version@ours.test>", "550 5.7.1 VERSION-");
-    let digits = reply["550 5.7.1 VERSION-".len()..].get(..4).unwrap_or_default();
-    digits.parse().unwrap_or_else(|_| panic!("no version in {reply:?}"))
 }
 
 /// One session from beginning to end: which version it saw, all the way.

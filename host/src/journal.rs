@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use parking_lot::{RwLock, RwLockWriteGuard};
 
-use crate::maillog::{self, DecisionEvent};
+use crate::maillog::{self, DecisionEvent, ShadowEvent};
 use crate::message::Id;
 use crate::metrics::{HookMetrics, Metrics};
-use crate::policy::decision::{Decision, Journal, Stage};
+use crate::policy::decision::{Comparison, Decision, Journal, Notice, Said, Stage, Verdict};
 
 /// The journal of a running daemon.
 pub struct LogJournal {
@@ -78,5 +78,49 @@ impl Journal for LogJournal {
 
     fn plugin_log(&self, session: Id, plugin: &str, stage: Stage, level: tracing::Level, text: &str) {
         maillog::plugin_log(session, plugin, stage.name(), level, text);
+    }
+
+    fn notice(&self, notice: &Notice<'_>) {
+        match notice {
+            Notice::BreakerOpened { plugin, version, pause } => {
+                self.metrics.plugin_breaker_opened(plugin);
+                maillog::breaker_opened(plugin, version, *pause);
+            }
+            Notice::BreakerClosed { plugin, version } => maillog::breaker_closed(plugin, version),
+            Notice::ShadowAgrees(comparison) => self.metrics.shadow_call(comparison.plugin, "same"),
+            Notice::ShadowDiffers(comparison) => {
+                self.metrics.shadow_call(comparison.plugin, "different");
+                shadow_differs(comparison);
+            }
+            Notice::ShadowDropped { plugin } => self.metrics.shadow_call(plugin, "dropped"),
+        }
+    }
+}
+
+fn shadow_differs(comparison: &Comparison<'_>) {
+    let verdict = |said: &Said| match &said.verdict {
+        Verdict::Reject(reply) | Verdict::Defer(reply) | Verdict::Disconnect(reply) => {
+            format!("{} {} {}", said.verdict.name(), reply.code(), reply.text())
+        }
+        Verdict::Pass | Verdict::Accept | Verdict::Discard => said.verdict.name().to_owned(),
+    };
+    let (live, shadow) = (verdict(comparison.live), verdict(comparison.shadow));
+    maillog::shadow_differs(&ShadowEvent {
+        session_id: comparison.session,
+        message_id: comparison.message,
+        stage: comparison.stage.name(),
+        plugin: comparison.plugin,
+        live: said(comparison.live, &live),
+        shadow: said(comparison.shadow, &shadow),
+    });
+}
+
+fn said<'a>(said: &'a Said, verdict: &'a str) -> maillog::Said<'a> {
+    maillog::Said {
+        version: &said.version,
+        verdict,
+        actions: &said.actions,
+        reason: &said.reason,
+        failure: said.failure.as_ref().map(|failure| failure as &dyn std::fmt::Display),
     }
 }

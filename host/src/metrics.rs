@@ -144,6 +144,8 @@ labels! {
     HookLabels { plugin: String, stage: &'static str }
     HookFailureLabels { plugin: String, stage: &'static str, cause: &'static str }
     PluginLabel { plugin: String }
+    RollbackLabels { plugin: String, version: &'static str }
+    ShadowLabels { plugin: String, outcome: &'static str }
     PluginCounterLabels { plugin: String, name: String }
     DeliveryLabels { route: String, result: &'static str }
     StateLabel { state: &'static str }
@@ -194,6 +196,10 @@ pub struct Metrics {
     hook_seconds: Family<HookLabels, Histogram, fn() -> Histogram>,
     hook_failures: Family<HookFailureLabels, Counter>,
     plugin_instances: Family<PluginLabel, Gauge>,
+    plugin_breaker_open: Family<PluginLabel, Gauge>,
+    plugin_breaker_opened: Family<PluginLabel, Counter>,
+    plugin_rollbacks: Family<RollbackLabels, Counter>,
+    shadow_calls: Family<ShadowLabels, Counter>,
     plugin_counters: Family<PluginCounterLabels, Counter>,
     plugin_counter_names: BoundedLabels,
     deliveries: Family<DeliveryLabels, Counter>,
@@ -391,6 +397,26 @@ impl Metrics {
             hook_seconds,
             hook_failures: added(r, "hook_failures", "Hook calls that failed, by the limit or fault"),
             plugin_instances: added(r, "plugin_instances", "Plugin instances in memory"),
+            plugin_breaker_open: added(
+                r,
+                "plugin_breaker_open",
+                "1 while a plugin's circuit breaker is open or half open",
+            ),
+            plugin_breaker_opened: added(
+                r,
+                "plugin_breaker_opened",
+                "How often a plugin's circuit breaker opened",
+            ),
+            plugin_rollbacks: added(
+                r,
+                "plugin_rollbacks",
+                "Versions that were taken back by themselves because they failed too often: live ones and canaries",
+            ),
+            shadow_calls: added(
+                r,
+                "shadow_calls",
+                "Calls of shadows, by what they said: the same as the live version, something else, or nothing (dropped)",
+            ),
             plugin_counters: added(r, "plugin_counter", "Counters that plugins keep themselves"),
             plugin_counter_names: BoundedLabels::default(),
             deliveries: added(r, "deliveries", "Ends of delivery attempts, by recipient"),
@@ -437,6 +463,32 @@ impl Metrics {
         self.plugin_instances.get_or_create_owned(&PluginLabel {
             plugin: plugin.to_owned(),
         })
+    }
+
+    /// 1 while a plugin's circuit breaker is not closed.
+    pub fn plugin_breaker_open(&self, plugin: &str) -> Gauge {
+        self.plugin_breaker_open.get_or_create_owned(&PluginLabel {
+            plugin: plugin.to_owned(),
+        })
+    }
+
+    pub fn plugin_breaker_opened(&self, plugin: &str) {
+        let plugin = plugin.to_owned();
+        self.plugin_breaker_opened.get_or_create(&PluginLabel { plugin }).inc();
+    }
+
+    /// A version was taken back by itself: a `live` one, or a `canary`.
+    pub fn plugin_rolled_back(&self, plugin: &str, version: &'static str) {
+        let plugin = plugin.to_owned();
+        self.plugin_rollbacks
+            .get_or_create(&RollbackLabels { plugin, version })
+            .inc();
+    }
+
+    /// A call that a shadow was to have: `same`, `different` or `dropped`.
+    pub fn shadow_call(&self, plugin: &str, outcome: &'static str) {
+        let plugin = plugin.to_owned();
+        self.shadow_calls.get_or_create(&ShadowLabels { plugin, outcome }).inc();
     }
 
     /// A counter that a plugin named itself.
@@ -653,6 +705,10 @@ mod tests {
         hook.called(Duration::from_micros(3));
         hook.failed("trap");
         metrics.plugin_instances("auth-relay").set(4);
+        metrics.plugin_breaker_open("auth-relay").set(1);
+        metrics.plugin_breaker_opened("auth-relay");
+        metrics.plugin_rolled_back("auth-relay", "canary");
+        metrics.shadow_call("auth-relay", "different");
         metrics.plugin_counter("auth-relay", "granted").inc();
         metrics.route("default").recipient(DeliveryResult::Deferred);
         metrics.spool.held.set(2);
@@ -676,6 +732,10 @@ mod tests {
             "gatepost_hook_seconds_bucket{le=\"0.000005\",plugin=\"auth-relay\",stage=\"rcpt\"} 1",
             "gatepost_hook_failures_total{plugin=\"auth-relay\",stage=\"rcpt\",cause=\"trap\"} 1",
             "gatepost_plugin_instances{plugin=\"auth-relay\"} 4",
+            "gatepost_plugin_breaker_open{plugin=\"auth-relay\"} 1",
+            "gatepost_plugin_breaker_opened_total{plugin=\"auth-relay\"} 1",
+            "gatepost_plugin_rollbacks_total{plugin=\"auth-relay\",version=\"canary\"} 1",
+            "gatepost_shadow_calls_total{plugin=\"auth-relay\",outcome=\"different\"} 1",
             "gatepost_plugin_counter_total{plugin=\"auth-relay\",name=\"granted\"} 1",
             "gatepost_deliveries_total{route=\"default\",result=\"deferred\"} 1",
             "gatepost_spool_messages{state=\"held\"} 2",

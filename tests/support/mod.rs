@@ -7,6 +7,7 @@
 pub mod client;
 pub mod servers;
 pub mod sink;
+pub mod versions;
 
 use std::fmt::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};

@@ -12,7 +12,7 @@ pub mod socket;
 use std::future::Future;
 
 use crate::message::{Id, QueueState};
-use protocol::{PluginStatus, QueueAction, QueueItem, Selection, Status};
+use protocol::{LoadMode, PluginStatus, QueueAction, QueueItem, Selection, Status};
 
 /// Whether the daemon lives, and whether it takes mail. The error is a sentence for people. Must answer at once.
 pub trait Probes: Send + Sync + 'static {
@@ -48,9 +48,23 @@ pub trait AdminActions: Send + Sync + 'static {
 
     fn plugin_list(&self) -> impl Future<Output = Vec<PluginStatus>> + Send;
 
-    /// Checks a component, makes it live, replaces the configured file; returns a sentence.
-    fn plugin_load(&self, name: String, component: Vec<u8>) -> impl Future<Output = Result<String, String>> + Send;
+    /// Checks a component, makes it live, replaces the configured file; or puts it on trial. Returns a sentence.
+    fn plugin_load(
+        &self,
+        name: String,
+        component: Vec<u8>,
+        mode: LoadMode,
+    ) -> impl Future<Output = Result<String, String>> + Send;
 
     /// Back to the version before; returns a sentence.
     fn plugin_rollback(&self, name: String) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Makes the version on trial live, as a load does; returns a sentence.
+    fn plugin_promote(&self, name: String) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Ends a trial; returns a sentence.
+    fn plugin_abort(&self, name: String) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// Has a plugin asked, or not any more; returns a sentence.
+    fn plugin_switch(&self, name: String, enabled: bool) -> impl Future<Output = Result<String, String>> + Send;
 }

@@ -34,11 +34,43 @@ pub enum Request {
     QueueChange { action: QueueAction, select: Selection },
     /// Answered with [`Response::Plugins`], in the order in which they are asked.
     PluginList,
-    /// After the line come `length` bytes, the component. It is checked, made live, and replaces the configured file.
-    /// Answered with [`Response::Done`].
-    PluginLoad { name: String, length: u64 },
+    /// After the line come `length` bytes, the component. It is checked, made live, and replaces the configured file; or it goes on
+    /// trial, and nothing is replaced. Answered with [`Response::Done`].
+    PluginLoad {
+        name: String,
+        length: u64,
+        #[serde(default, skip_serializing_if = "LoadMode::is_live")]
+        mode: LoadMode,
+    },
     /// Back to the version before. Answered with [`Response::Done`].
     PluginRollback { name: String },
+    /// The version on trial becomes live, as with `PluginLoad`. Answered with [`Response::Done`].
+    PluginPromote { name: String },
+    /// The version on trial goes. Answered with [`Response::Done`].
+    PluginAbort { name: String },
+    /// Ask this plugin again. Answered with [`Response::Done`].
+    PluginEnable { name: String },
+    /// Do not ask this plugin any more. Answered with [`Response::Done`].
+    PluginDisable { name: String },
+}
+
+/// What a component that is loaded is to do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LoadMode {
+    /// Decide.
+    #[default]
+    Live,
+    /// Run beside the live version and decide nothing.
+    Shadow,
+    /// Decide for so many of a hundred sessions.
+    Canary { percent: u8 },
+}
+
+impl LoadMode {
+    fn is_live(&self) -> bool {
+        *self == LoadMode::Live
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -201,6 +233,41 @@ pub struct PluginStatus {
     /// Why the file that is there now is not the version that is live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
+    /// Nothing is asked of it.
+    #[serde(default)]
+    pub disabled: bool,
+    /// What its circuit breaker does, unless that is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breaker: Option<String>,
+    /// Why the version `previous` is not live any more, if it was taken back.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taken_back: Option<String>,
+    /// The version on trial.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial: Option<TrialStatus>,
+    /// How the last trial ended, if none runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trial_ended: Option<String>,
+}
+
+/// A version on trial.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TrialStatus {
+    pub mode: LoadMode,
+    /// The SHA-256 of its component, hexadecimal.
+    pub digest: String,
+    /// Seconds since 1970.
+    pub since_unix: u64,
+    pub calls: u64,
+    pub failures: u64,
+    /// Of a shadow: how often it said the same as the live version, and something else; and calls that it did not get, because
+    /// too many of its calls were running.
+    #[serde(default)]
+    pub same: u64,
+    #[serde(default)]
+    pub different: u64,
+    #[serde(default)]
+    pub dropped: u64,
 }
 
 /// Whether a text fits a pattern in which `*` stands for any characters, without regard to (ASCII) case.
@@ -310,8 +377,17 @@ mod tests {
                 Request::PluginLoad {
                     name: "rbl".into(),
                     length: 5,
+                    mode: LoadMode::Live,
                 },
                 r#"{"command":"plugin-load","name":"rbl","length":5}"#,
+            ),
+            (
+                Request::PluginLoad {
+                    name: "rbl".into(),
+                    length: 5,
+                    mode: LoadMode::Canary { percent: 10 },
+                },
+                r#"{"command":"plugin-load","name":"rbl","length":5,"mode":{"canary":{"percent":10}}}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), line);

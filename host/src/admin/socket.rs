@@ -150,15 +150,19 @@ async fn act<A: AdminActions>(request: Request, component: Vec<u8>, actions: &A)
         Request::PluginList => Ok(Response::Plugins {
             plugins: actions.plugin_list().await,
         }),
-        Request::PluginLoad { name, .. } => actions.plugin_load(name, component).await.map(done),
+        Request::PluginLoad { name, mode, .. } => actions.plugin_load(name, component, mode).await.map(done),
         Request::PluginRollback { name } => actions.plugin_rollback(name).await.map(done),
+        Request::PluginPromote { name } => actions.plugin_promote(name).await.map(done),
+        Request::PluginAbort { name } => actions.plugin_abort(name).await.map(done),
+        Request::PluginEnable { name } => actions.plugin_switch(name, true).await.map(done),
+        Request::PluginDisable { name } => actions.plugin_switch(name, false).await.map(done),
     };
     answer.unwrap_or_else(|message| Response::Error { message })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{PluginStatus, QueueAction, QueueItem, Selection, Status};
+    use super::super::protocol::{LoadMode, PluginStatus, QueueAction, QueueItem, Selection, Status};
     use super::*;
     use crate::message::{Id, QueueState};
 
@@ -202,8 +206,20 @@ mod tests {
             vec![]
         }
 
-        async fn plugin_load(&self, name: String, component: Vec<u8>) -> Result<String, String> {
-            Ok(format!("{name}: {}", String::from_utf8_lossy(&component)))
+        async fn plugin_load(&self, name: String, component: Vec<u8>, mode: LoadMode) -> Result<String, String> {
+            Ok(format!("{name}: {} {mode:?}", String::from_utf8_lossy(&component)))
+        }
+
+        async fn plugin_promote(&self, name: String) -> Result<String, String> {
+            Ok(format!("{name} promoted"))
+        }
+
+        async fn plugin_abort(&self, name: String) -> Result<String, String> {
+            Ok(format!("{name} aborted"))
+        }
+
+        async fn plugin_switch(&self, name: String, enabled: bool) -> Result<String, String> {
+            Ok(format!("{name} {enabled}"))
         }
 
         async fn plugin_rollback(&self, name: String) -> Result<String, String> {
@@ -258,7 +274,31 @@ mod tests {
             ),
             (
                 "{\"command\":\"plugin-load\",\"name\":\"rbl\",\"length\":4}\nwasm",
-                r#"{"answer":"done","message":"rbl: wasm"}"#,
+                r#"{"answer":"done","message":"rbl: wasm Live"}"#,
+            ),
+            (
+                "{\"command\":\"plugin-load\",\"name\":\"rbl\",\"length\":4,\"mode\":{\"canary\":{\"percent\":10}}}\nwasm",
+                r#"{"answer":"done","message":"rbl: wasm Canary { percent: 10 }"}"#,
+            ),
+            (
+                "{\"command\":\"plugin-load\",\"name\":\"rbl\",\"length\":4,\"mode\":\"shadow\"}\nwasm",
+                r#"{"answer":"done","message":"rbl: wasm Shadow"}"#,
+            ),
+            (
+                r#"{"command":"plugin-promote","name":"rbl"}"#,
+                r#"{"answer":"done","message":"rbl promoted"}"#,
+            ),
+            (
+                r#"{"command":"plugin-abort","name":"rbl"}"#,
+                r#"{"answer":"done","message":"rbl aborted"}"#,
+            ),
+            (
+                r#"{"command":"plugin-enable","name":"rbl"}"#,
+                r#"{"answer":"done","message":"rbl true"}"#,
+            ),
+            (
+                r#"{"command":"plugin-disable","name":"rbl"}"#,
+                r#"{"answer":"done","message":"rbl false"}"#,
             ),
             (
                 "{\"command\":\"plugin-load\",\"name\":\"rbl\",\"length\":40}\nwasm",

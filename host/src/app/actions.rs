@@ -3,14 +3,20 @@
 use std::sync::Arc;
 
 use crate::admin::AdminActions;
-use crate::admin::protocol::{HEADER_LIMIT, PluginStatus, QueueAction, QueueItem, Selection, Status};
-use crate::message::{Body, Id, QueueState};
-use crate::policy::Plugin;
+use crate::admin::protocol::{
+    HEADER_LIMIT, LoadMode, PluginStatus, QueueAction, QueueItem, Selection, Status, TrialStatus,
+};
+use crate::message::{Body, Id, QueueState, since_epoch};
+use crate::policy::breaker::Condition;
+use crate::policy::decision::Digest;
+use crate::policy::trial::{Mode, Running, Trial};
 
 use super::App;
 
 /// Messages looked at between two chances for others to run.
 const PAGE: usize = 1_000;
+/// Why a version is not taken back that is not in force any more.
+pub(super) const SUPERSEDED: &str = "another version came into force meanwhile";
 
 impl App {
     /// The selected messages, the oldest first.
@@ -44,7 +50,24 @@ impl App {
     /// Makes these bytes the plugin's version in force, and its file. The supervisor says when.
     async fn put_plugin(&self, name: &str, component: &[u8]) -> Result<String, String> {
         self.check_plugin(name)?;
-        self.link.load_plugin(name, component).await
+        self.link.load_plugin(name, component, None).await
+    }
+
+    /// Puts the version that the plugin had before in force again, and says of the one that is why it goes; only if that is `from`, where
+    /// it says so.
+    pub(super) async fn take_back(&self, name: &str, why: String, from: Option<Digest>) -> Result<String, String> {
+        self.check_plugin(name)?;
+        let previous = {
+            let files = self.plugin_files.lock();
+            let is_live = |from| files.good().get(name).is_some_and(|live| Digest::of(live) == from);
+            if !from.is_none_or(is_live) {
+                return Err(SUPERSEDED.to_owned());
+            }
+            files.previous(name).cloned()
+        };
+        let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
+        // When its turn comes, it is looked at again whether this is still the version before.
+        self.link.load_plugin(name, &previous, Some(why)).await
     }
 
     /// Whether there is a plugin of this name.
@@ -148,12 +171,11 @@ impl AdminActions for App {
     }
 
     async fn plugin_list(&self) -> Vec<PluginStatus> {
-        let policy = self.relay.policies.current();
+        let policies = &self.relay.policies;
+        let policy = policies.current();
         let files = self.plugin_files.lock();
-        let digest = |bytes: &Arc<[u8]>| {
-            use sha2::Digest as _;
-            crate::policy::decision::Digest(sha2::Sha256::digest(bytes).into()).to_string()
-        };
+        let now_ms = since_epoch(std::time::SystemTime::now()).as_millis() as u64;
+        let digest = |bytes: &Arc<[u8]>| Digest::of(bytes).to_string();
         policy
             .plugins()
             .iter()
@@ -168,27 +190,66 @@ impl AdminActions for App {
                     calls,
                     failures,
                     refused: files.refused(&plugin.name).map(str::to_owned),
+                    disabled: policy.is_disabled(&plugin.name),
+                    breaker: match plugin.condition(now_ms) {
+                        Condition::Closed => None,
+                        Condition::Open(left) => Some(format!("open for {:.1} s", left.as_secs_f64())),
+                        Condition::HalfOpen => Some("half open: trial calls decide".into()),
+                    },
+                    taken_back: files.taken_back(&plugin.name).map(str::to_owned),
+                    trial: policies.trial(&plugin.name).map(|trial| trial_status(&trial)),
+                    trial_ended: policies.ended_trial(&plugin.name),
                 }
             })
             .collect()
     }
 
-    async fn plugin_load(&self, name: String, component: Vec<u8>) -> Result<String, String> {
-        self.put_plugin(&name, &component).await
+    async fn plugin_load(&self, name: String, component: Vec<u8>, mode: LoadMode) -> Result<String, String> {
+        let mode = match mode {
+            LoadMode::Live => return self.put_plugin(&name, &component).await,
+            LoadMode::Shadow => Mode::Shadow,
+            LoadMode::Canary { percent } => Mode::Canary { percent },
+        };
+        self.check_plugin(&name)?;
+        self.relay.policies.begin_trial(&name, component.into(), mode).await
     }
 
     async fn plugin_rollback(&self, name: String) -> Result<String, String> {
-        let previous = self.plugin_files.lock().previous(&name).cloned();
-        let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
-        let before = self.relay.policies.current();
-        let outcome = self.put_plugin(&name, &previous).await;
-        let now = self.relay.policies.current();
-        let gone = |plugin: &&Arc<Plugin>| {
-            *plugin.name == *name && !now.plugins().iter().any(|kept| Arc::ptr_eq(kept, plugin))
-        };
-        if let Some(plugin) = before.plugins().iter().find(gone) {
-            plugin.withdraw();
-        }
-        outcome
+        self.take_back(&name, "by an administrator".into(), None).await
+    }
+
+    async fn plugin_promote(&self, name: String) -> Result<String, String> {
+        self.check_plugin(&name)?;
+        let component = self.relay.policies.trial_component(&name)?;
+        self.put_plugin(&name, &component).await
+    }
+
+    async fn plugin_abort(&self, name: String) -> Result<String, String> {
+        self.check_plugin(&name)?;
+        self.relay.policies.end_trial(&name, "by an administrator").await
+    }
+
+    async fn plugin_switch(&self, name: String, enabled: bool) -> Result<String, String> {
+        self.check_plugin(&name)?;
+        self.link.switch_plugin(&name, enabled).await
+    }
+}
+
+fn trial_status(trial: &Trial) -> TrialStatus {
+    let plugin = trial.plugin();
+    let (calls, failures) = plugin.calls();
+    let (mode, tally) = match &trial.running {
+        Running::Shadow(shadow) => (LoadMode::Shadow, shadow.tally()),
+        Running::Canary { percent, .. } => (LoadMode::Canary { percent: *percent }, Default::default()),
+    };
+    TrialStatus {
+        mode,
+        digest: plugin.file_digest.to_string(),
+        since_unix: since_epoch(trial.since).as_secs(),
+        calls,
+        failures,
+        same: tally.same,
+        different: tally.different,
+        dropped: tally.dropped,
     }
 }

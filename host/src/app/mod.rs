@@ -6,6 +6,7 @@
 mod actions;
 mod files;
 mod first_start;
+mod guard;
 mod outbound;
 mod reload;
 
@@ -30,6 +31,7 @@ use crate::journal::LogJournal;
 use crate::limits::Connections;
 use crate::maillog::{self, LogGuard, Writing};
 use crate::metrics::Metrics;
+use crate::policy::breaker::Condition;
 use crate::policy::services::authentication::Authenticator;
 use crate::policy::services::counters::Counters;
 use crate::policy::services::state::State;
@@ -222,12 +224,13 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         journal,
     };
     let services = backing.services(&config, users.clone());
-    let plugin_files = PluginFiles::new(&bundle.plugins, &bundle.kept);
+    let plugin_files = PluginFiles::new(&bundle.plugins, &bundle.kept, &bundle.history);
     let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
     if !engine.is_pooled() {
         tracing::warn!("too little address space for a pool of instances: hook calls will cost more");
     }
-    let policies = Policies::start(engine, &config, plugin_files.good(), services)
+    let disabled = bundle.history.disabled;
+    let policies = Policies::start_without(engine, &config, plugin_files.good(), services, disabled)
         .await
         .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
     let delivery_config = delivery_config(&config, &metrics, &bundle.secrets)?;
@@ -282,6 +285,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         }
     });
     tokio::spawn(gauges(app.clone()));
+    tokio::spawn(guard::run(app.clone()));
     link.ready()
         .context("the supervisor cannot be told that the relay is up")?;
     tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
@@ -306,12 +310,21 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
             Some(Update::Load {
                 plugin,
                 component,
+                taken_back,
                 done,
             }) => {
-                let outcome = app.load(&plugin, component.into()).await;
+                let outcome = app.load(&plugin, component.into(), taken_back).await;
                 match &outcome {
                     Ok(in_force) => tracing::info!(plugin, "plugin loaded: {}", in_force.said),
                     Err(error) => tracing::error!(plugin, error, "plugin load refused; the old version stays"),
+                }
+                done.finish(outcome);
+            }
+            Some(Update::Switch { plugin, enabled, done }) => {
+                let outcome = app.switch(&plugin, enabled).await;
+                match &outcome {
+                    Ok(in_force) => tracing::warn!(plugin, enabled, "plugin switched: {}", in_force.said),
+                    Err(error) => tracing::error!(plugin, enabled, error, "plugin not switched"),
                 }
                 done.finish(outcome);
             }
@@ -419,9 +432,13 @@ async fn gauges(app: Arc<App>) {
         );
         spool.syncs.inc_by(stats.commits - commits);
         commits = stats.commits;
+        let now_ms = crate::message::since_epoch(std::time::SystemTime::now()).as_millis() as u64;
         for plugin in app.relay.policies.current().plugins() {
             metrics.plugin_instances(&plugin.name).set(plugin.instances().1 as i64);
+            let shut = plugin.condition(now_ms) != Condition::Closed;
+            metrics.plugin_breaker_open(&plugin.name).set(shut.into());
         }
+        app.relay.policies.sweep_shadows(now_ms);
         app.backing.counters.for_each(|plugin, name, value| {
             let counter = metrics.plugin_counter(plugin, name);
             counter.inc_by(value.saturating_sub(counter.get()));

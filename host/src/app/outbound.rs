@@ -1,4 +1,5 @@
-//! The policy in force as delivery asks it: on-route before an attempt, on-delivery after it.
+//! The policy in force as delivery asks it (the canary's, for a message that came in one of its sessions): on-route before an attempt,
+//! on-delivery after it.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -49,7 +50,7 @@ fn queued<'a>(id: Id, state: &'a QueueState, recipients: &'a [&'a str]) -> Queue
 
 impl DeliveryPolicy for Outbound {
     fn wants_on_route(&self) -> bool {
-        self.relay.policies.current().wants(Stage::Route)
+        self.relay.policies.wants(Stage::Route)
     }
 
     fn on_route<'a>(
@@ -59,7 +60,7 @@ impl DeliveryPolicy for Outbound {
         pending: &'a [usize],
     ) -> BoxFuture<'a, Vec<RouteDecision>> {
         Box::pin(async move {
-            let policy = self.relay.policies.current();
+            let policy = self.relay.policies.for_session(state.origin.session.id);
             let recipients: Vec<&str> = pending
                 .iter()
                 .filter_map(|index| state.envelope.recipients.get(*index))
@@ -87,7 +88,7 @@ impl DeliveryPolicy for Outbound {
     }
 
     fn wants_on_delivery(&self) -> bool {
-        self.relay.policies.current().wants(Stage::Delivery)
+        self.relay.policies.wants(Stage::Delivery)
     }
 
     fn on_delivery<'a>(
@@ -97,7 +98,7 @@ impl DeliveryPolicy for Outbound {
         attempt: &'a AttemptResult,
     ) -> BoxFuture<'a, Option<Duration>> {
         Box::pin(async move {
-            let policy = self.relay.policies.current();
+            let policy = self.relay.policies.for_session(state.origin.session.id);
             let recipient = state
                 .envelope
                 .recipients

@@ -11,6 +11,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::actions::SUPERSEDED;
 use super::files;
 use super::{App, delivery_config, users, warn_of_certificates, warn_of_configuration};
 use crate::config::Config;
@@ -71,24 +72,46 @@ impl App {
         self.take_over(bundle, log).await.map_err(|error| format!("{error:#}"))
     }
 
-    /// Puts one plugin's component in force.
-    pub(super) async fn load(&self, plugin: &str, component: Arc<[u8]>) -> Result<InForce, String> {
+    /// Puts one plugin's component in force. `taken_back` says why the one that is goes, if this is the one before it.
+    pub(super) async fn load(
+        &self,
+        plugin: &str,
+        component: Arc<[u8]>,
+        taken_back: Option<String>,
+    ) -> Result<InForce, String> {
         self.check_plugin(plugin)?;
         let config = self.config.lock().clone();
-        let mut files = self.plugin_files.lock().good().clone();
+        let mut files = {
+            let files = self.plugin_files.lock();
+            if taken_back.is_some() && files.previous(plugin) != Some(&component) {
+                return Err(SUPERSEDED.to_owned());
+            }
+            files.good().clone()
+        };
         files.insert(plugin.to_owned(), component.clone());
         let policies = &self.relay.policies;
         let services = policies.current().services.clone();
-        let policy = policies
-            .replace(&config, &files, services)
-            .await
-            .map_err(|errors| join(&errors))?;
-        self.plugin_files.lock().accept_one(plugin, component);
+        let policy = match taken_back {
+            None => policies.replace(&config, &files, services).await,
+            Some(_) => policies.take_back(plugin, &config, &files, services).await,
+        };
+        let policy = policy.map_err(|errors| join(&errors))?;
+        let replaced = self.plugin_files.lock().accept_one(plugin, component, taken_back);
         let live = policy.plugins().iter().find(|live| &*live.name == plugin);
         let digest = live.map(|live| live.file_digest.to_string()).unwrap_or_default();
         Ok(InForce {
             said: format!("{plugin} is live in version {digest}"),
             kept: Vec::new(),
+            replaced: replaced.then(|| plugin.to_owned()).into_iter().collect(),
+        })
+    }
+
+    /// Has a plugin asked, or not any more.
+    pub(super) async fn switch(&self, plugin: &str, enabled: bool) -> Result<InForce, String> {
+        let said = self.relay.policies.switch(plugin, enabled).await?;
+        Ok(InForce {
+            said,
+            ..InForce::default()
         })
     }
 
@@ -117,7 +140,7 @@ impl App {
             .iter()
             .map(|file| (file.name.clone(), files::bytes(file)))
             .collect();
-        let (policy, kept) = self.replace_policy(&config, wanted, services).await?;
+        let (policy, kept, replaced) = self.replace_policy(&config, wanted, services).await?;
         warn_of_configuration(&config);
 
         let store = tls.map(|(store, prepared, loaded)| {
@@ -145,21 +168,22 @@ impl App {
                 names.join("; ")
             ),
         };
-        Ok(InForce { said, kept })
+        Ok(InForce { said, kept, replaced })
     }
 
-    /// Replaces the policy by one with these files; a plugin whose new file is no good keeps its old one, if it has one.
+    /// Replaces the policy by one with these files; a plugin whose new file is no good keeps its old one, if it has one. Returns the plugins that did,
+    /// and those that have another component than before.
     async fn replace_policy(
         &self,
         config: &Config,
         wanted: Files,
         services: Arc<Services>,
-    ) -> anyhow::Result<(Arc<Policy>, Vec<Kept>)> {
+    ) -> anyhow::Result<(Arc<Policy>, Vec<Kept>, Vec<String>)> {
         let policies = &self.relay.policies;
         let errors = match policies.replace(config, &wanted, services.clone()).await {
             Ok(policy) => {
-                self.plugin_files.lock().accept(wanted, &[]);
-                return Ok((policy, Vec::new()));
+                let replaced = self.plugin_files.lock().accept(wanted, &[]);
+                return Ok((policy, Vec::new(), replaced));
             }
             Err(errors) => errors,
         };
@@ -186,8 +210,8 @@ impl App {
         for error in &errors {
             tracing::error!(plugin = error.plugin, "{error}; the old version stays");
         }
-        self.plugin_files.lock().accept(files, &kept);
-        Ok((policy, kept))
+        let replaced = self.plugin_files.lock().accept(files, &kept);
+        Ok((policy, kept, replaced))
     }
 }
 

@@ -91,6 +91,7 @@ pub fn unexpected(response: &Response) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::protocol::LoadMode;
 
     /// Asks a daemon that answers with these bytes, and returns what it was sent.
     fn dialog(
@@ -117,6 +118,7 @@ mod tests {
         let load = Request::PluginLoad {
             name: "rbl".into(),
             length: 4,
+            mode: LoadMode::Live,
         };
         for (request, attachment, sent, answer, expected) in [
             (

@@ -11,7 +11,7 @@ use super::plugin::read_component;
 use super::text::{Paint, printable, size};
 use crate::config::Grant;
 use crate::policy::Engine;
-use crate::policy::trial::{self, Inspection, Trial};
+use crate::policy::inspection::{self, Inspection, Trial};
 
 /// Say what a component is, and whether the relay would take it
 ///
@@ -53,7 +53,7 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
     let engine = Engine::new().map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
     let shown = args.file.display();
     let found = runtime
-        .block_on(trial::inspect(&engine, &args.file, component, config, &args.grant))
+        .block_on(inspection::inspect(&engine, &args.file, component, config, &args.grant))
         .map_err(|error| anyhow!("{shown}: the relay would refuse it: {error}"))?;
     super::print(&summary(&found, &args.grant, Paint::stdout()))?;
     match found.verdict {

@@ -10,7 +10,7 @@ use clap::Subcommand;
 
 use super::text::{Paint, printable};
 use super::{client, inspect, transcript};
-use crate::admin::protocol::{COMPONENT_LIMIT, PluginStatus, Request, Response};
+use crate::admin::protocol::{COMPONENT_LIMIT, LoadMode, PluginStatus, Request, Response, TrialStatus};
 
 /// See and replace the plugins of the running relay, and test new ones
 #[derive(Debug, Subcommand)]
@@ -22,20 +22,62 @@ pub enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Put another version of a plugin in force, and into the configured file
+    /// Put another version of a plugin in force, into the configured file too, or on trial
     ///
-    /// It is checked and tried first; a bad one is refused and the old one stays. Sessions go on with the version
-    /// that they began with.
+    /// It is checked, tried and probed first; a bad one is refused and the old one stays. Sessions go on with the version
+    /// that they began with. A version that comes into force is watched for ten minutes: if at least 5 of its calls, and at
+    /// least one in ten, fail (trap, budget, broken answer), the relay goes back to the version before by itself.
+    ///
+    /// A version on trial leaves the configured file as it is, and ends with `promote`, with `abort`, when the plugin's
+    /// settings change, or with the relay's worker.
     Load {
         /// The plugin's name in the configuration
         name: String,
         /// The component
         file: PathBuf,
+        /// Run it beside the live version: it gets the same calls and decides nothing; where it says something else, that is logged
+        ///
+        /// It reads what the live version reads, with the same grants; what it writes (state, notes, edits) goes to a scratch
+        /// copy and nowhere else. Endpoints are really asked. Calls beyond 8 at a time are left out and counted.
+        #[arg(long, conflicts_with = "canary")]
+        shadow: bool,
+        /// Let it decide for this share of the sessions; 1 to 99
+        ///
+        /// The session's id chooses, and a session keeps its choice. It ends by itself if it fails as often as a live version may not.
+        #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
+        canary: Option<u8>,
     },
     /// Bring the version before back
     ///
     /// The version that was in force becomes the one before: a second rollback goes forward again.
     Rollback {
+        /// The plugin's name in the configuration
+        name: String,
+    },
+    /// Put the version on trial in force, and into the configured file
+    Promote {
+        /// The plugin's name in the configuration
+        name: String,
+    },
+    /// End the trial of a version: what is in force stays
+    ///
+    /// Sessions that a canary decided for get 421 at their next transaction, and come again.
+    Abort {
+        /// The plugin's name in the configuration
+        name: String,
+    },
+    /// Ask a plugin again that was disabled
+    Enable {
+        /// The plugin's name in the configuration
+        name: String,
+    },
+    /// Ask a plugin nothing any more, until it is enabled or the relay is started anew
+    ///
+    /// Sessions that begin from now on go by as if it were not configured: what it would have refused is taken, what it would
+    /// have allowed is not. It opens nothing: without a plugin that allows it, the relay's own gate denies all relaying, and a
+    /// policy that would let strangers relay without this plugin is refused. A reload keeps it disabled, and so does a new
+    /// worker; to leave it out for good, take it out of the configuration.
+    Disable {
         /// The plugin's name in the configuration
         name: String,
     },
@@ -48,34 +90,56 @@ Examples:
   gatepost plugin list
   gatepost plugin load spam-scan target/plugins/spam-scan.wasm
   gatepost plugin rollback spam-scan
-  gatepost plugin check my-policy.wasm                       no relay needed
+  gatepost plugin load spam-scan new.wasm --shadow       what would it say?
+  gatepost plugin load spam-scan new.wasm --canary 10    let it decide for a tenth of the sessions
+  gatepost plugin promote spam-scan                      well done: for all (or `abort`)
+  gatepost plugin disable spam-scan
+  gatepost plugin check my-policy.wasm                   no relay needed
   gatepost plugin test my-policy.wasm my-policy.transcript";
 
 pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
     let socket = || client::socket(config);
-    let response = match command {
-        Command::List { .. } => client::ask(&socket()?, &Request::PluginList)?,
-        Command::Load { name, file } => {
+    let request = match command {
+        Command::List { .. } => Request::PluginList,
+        Command::Load {
+            name,
+            file,
+            shadow,
+            canary,
+        } => {
             let component = read_component(file)?;
             let request = Request::PluginLoad {
                 name: name.clone(),
                 length: component.len() as u64,
+                mode: match (shadow, canary) {
+                    (true, _) => LoadMode::Shadow,
+                    (false, Some(percent)) => LoadMode::Canary { percent: *percent },
+                    (false, None) => LoadMode::Live,
+                },
             };
-            client::ask_with(&socket()?, &request, &component)?
+            return done(client::ask_with(&socket()?, &request, &component)?);
         }
-        Command::Rollback { name } => client::ask(&socket()?, &Request::PluginRollback { name: name.clone() })?,
+        Command::Rollback { name } => Request::PluginRollback { name: name.clone() },
+        Command::Promote { name } => Request::PluginPromote { name: name.clone() },
+        Command::Abort { name } => Request::PluginAbort { name: name.clone() },
+        Command::Enable { name } => Request::PluginEnable { name: name.clone() },
+        Command::Disable { name } => Request::PluginDisable { name: name.clone() },
         Command::Check(args) => return inspect::check(args),
         Command::Test(args) => return transcript::test(args),
     };
-    match (command, response) {
+    match (command, client::ask(&socket()?, &request)?) {
         (Command::List { json: true }, Response::Plugins { plugins }) => super::print_json(&plugins),
         (Command::List { json: false }, Response::Plugins { plugins }) => {
             super::print(&table(&plugins, Paint::stdout()))
         }
-        (Command::Load { .. } | Command::Rollback { .. }, Response::Done { message }) => {
-            super::print(&format!("{}\n", printable(&message)))
-        }
-        (_, response) => Err(client::unexpected(&response)),
+        (_, response) => done(response),
+    }
+}
+
+fn done(response: Response) -> anyhow::Result<()> {
+    match response {
+        Response::Done { message } => super::print(&format!("{}\n", printable(&message))),
+        response => Err(client::unexpected(&response)),
     }
 }
 
@@ -102,31 +166,76 @@ fn table(plugins: &[PluginStatus], paint: Paint) -> String {
     let width = plugins.iter().map(|plugin| plugin.name.len()).max().unwrap_or_default();
     let mut text = String::new();
     for plugin in plugins {
-        let digest: String = plugin.digest.chars().take(DIGEST_SHOWN).collect();
         let name = paint.bold(&format!("{:width$}", printable(&plugin.name)));
-        let failures = format!("{} failed", plugin.failures);
-        let failures = if plugin.failures > 0 {
-            paint.red(&failures)
-        } else {
-            failures
-        };
+        let counts = counts(plugin.calls, plugin.failures, paint);
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{name}  {digest}  {} calls, {failures}", plugin.calls);
-        let _ = writeln!(text, "{:width$}  hooks {}", "", plugin.hooks.join(", "));
+        let _ = writeln!(text, "{name}  {}  {counts}", shown(&plugin.digest));
+        let mut line = |what: String| {
+            let _ = writeln!(text, "{:width$}  {what}", "");
+        };
+        if plugin.disabled {
+            line(paint.red("disabled: nothing is asked of it"));
+        }
+        line(format!("hooks {}", plugin.hooks.join(", ")));
         let grants = if plugin.grants.is_empty() {
             "none".to_owned()
         } else {
             plugin.grants.join(", ")
         };
-        let _ = writeln!(text, "{:width$}  grants {grants}", "");
-        if let Some(previous) = &plugin.previous {
-            let previous: String = previous.chars().take(DIGEST_SHOWN).collect();
-            let _ = writeln!(text, "{:width$}  {}", "", paint.dim(&format!("before that {previous}")));
+        line(format!("grants {grants}"));
+        if let Some(breaker) = &plugin.breaker {
+            line(paint.red(&format!("circuit breaker {}", printable(breaker))));
+        }
+        match (&plugin.previous, &plugin.taken_back) {
+            (Some(previous), Some(why)) => {
+                let previous = shown(previous);
+                line(paint.red(&format!("before that {previous}, taken back {}", printable(why))));
+            }
+            (Some(previous), None) => line(paint.dim(&format!("before that {}", shown(previous)))),
+            (None, _) => {}
+        }
+        if let Some(trial) = &plugin.trial {
+            line(trial_line(trial, paint));
+        }
+        if let Some(ended) = &plugin.trial_ended {
+            line(paint.dim(&printable(ended)));
         }
         if let Some(refused) = &plugin.refused {
-            let refused = format!("the file that is there now was refused: {}", printable(refused));
-            let _ = writeln!(text, "{:width$}  {}", "", paint.red(&refused));
+            line(paint.red(&format!(
+                "the file that is there now was refused: {}",
+                printable(refused)
+            )));
         }
     }
     text
+}
+
+fn shown(digest: &str) -> String {
+    digest.chars().take(DIGEST_SHOWN).collect()
+}
+
+fn counts(calls: u64, failures: u64, paint: Paint) -> String {
+    let failed = format!("{failures} failed");
+    let failed = if failures > 0 { paint.red(&failed) } else { failed };
+    format!("{calls} calls, {failed}")
+}
+
+fn trial_line(trial: &TrialStatus, paint: Paint) -> String {
+    let counts = counts(trial.calls, trial.failures, paint);
+    let digest = shown(&trial.digest);
+    match trial.mode {
+        LoadMode::Canary { percent } => format!("canary {digest} for {percent} % of the sessions: {counts}"),
+        LoadMode::Shadow | LoadMode::Live => {
+            let different = format!("{} different", trial.different);
+            let different = if trial.different > 0 {
+                paint.red(&different)
+            } else {
+                different
+            };
+            format!(
+                "shadow {digest}: {counts}; {} same, {different}, {} left out",
+                trial.same, trial.dropped
+            )
+        }
+    }
 }

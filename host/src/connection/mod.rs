@@ -92,7 +92,7 @@ pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream
         }
         ListenerTls::Starttls | ListenerTls::None => Stream::Plain(socket),
     };
-    let policy = relay.policies.current();
+    let policy = relay.policies.for_session(facts.id);
     let mut connection = Connection {
         settings: relay.settings(),
         stream,

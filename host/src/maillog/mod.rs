@@ -249,6 +249,59 @@ pub fn decision(decision: &DecisionEvent<'_>) {
     }
 }
 
+/// What the live version and its shadow said of one call, and did not agree.
+pub struct ShadowEvent<'a> {
+    pub session_id: Id,
+    pub message_id: Option<Id>,
+    pub stage: &'a str,
+    pub plugin: &'a str,
+    pub live: Said<'a>,
+    pub shadow: Said<'a>,
+}
+
+/// One of the two.
+pub struct Said<'a> {
+    pub version: &'a dyn Display,
+    /// The verdict, with its reply if it has one.
+    pub verdict: &'a str,
+    pub actions: &'a [String],
+    pub reason: &'a str,
+    pub failure: Option<&'a dyn Display>,
+}
+
+pub fn shadow_differs(event: &ShadowEvent<'_>) {
+    let (live, shadow) = (&event.live, &event.shadow);
+    let actions = |said: &Said<'_>| Joined(said.actions).to_string();
+    tracing::info!(
+        target: MAIL,
+        session_id = %event.session_id,
+        message_id = event.message_id.map(display),
+        stage = event.stage,
+        plugin = event.plugin,
+        version = %live.version,
+        verdict = live.verdict,
+        actions = Some(actions(live)).filter(|list| !list.is_empty()),
+        reason = Some(live.reason).filter(|reason| !reason.is_empty()),
+        failure = live.failure.map(display),
+        shadow_version = %shadow.version,
+        shadow_verdict = shadow.verdict,
+        shadow_actions = Some(actions(shadow)).filter(|list| !list.is_empty()),
+        shadow_reason = Some(shadow.reason).filter(|reason| !reason.is_empty()),
+        shadow_failure = shadow.failure.map(display),
+        "shadow differs"
+    );
+}
+
+/// A plugin failed so often that it is not called for a while; `on_failure` answers at once.
+pub fn breaker_opened(plugin: &str, version: &dyn Display, pause: Duration) {
+    tracing::warn!(target: MAIL, plugin, version = %version, pause_ms = pause.as_millis() as u64, "breaker opened");
+}
+
+/// It did well in trial calls, and is called as before.
+pub fn breaker_closed(plugin: &str, version: &dyn Display) {
+    tracing::warn!(target: MAIL, plugin, version = %version, "breaker closed");
+}
+
 /// A line that a plugin wrote.
 pub fn plugin_log(session_id: Id, plugin: &str, stage: &str, level: Level, text: &str) {
     macro_rules! event {

@@ -14,11 +14,13 @@ use super::Policy;
 use super::answer::{self, TAG_BYTES_MAX, cut};
 use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy::{queue, types as wit};
-use super::decision::{Decision, Explanation, Failure, Stage, Verdict};
+use super::breaker::Turn;
+use super::decision::{Decision, Explanation, Failure, Notice, Said, Stage, Verdict};
 use super::imports::{Call, Checks, PastAnswer, Services};
 use super::instance::{HookAnswer, HookCall};
 use super::plugin::Plugin;
 use super::services::content::Place;
+use super::shadow::Copied;
 use crate::auth::Login;
 use crate::config::{Grant, OnFailure};
 use crate::message::{Id, Identity, SessionFacts};
@@ -29,6 +31,8 @@ pub const DELAY_MAX: Duration = Duration::from_secs(30);
 const PAST_MAX: usize = 64;
 /// Recipients that policies may add to one message.
 const ADDED_RECIPIENTS_MAX: usize = 100;
+/// The longest delay that on-delivery may name, in seconds.
+const ATTEMPT_DELAY_MAX_S: u32 = 7 * 24 * 3600;
 /// Tags of one message.
 const TAGS_MAX: usize = 64;
 
@@ -72,6 +76,15 @@ impl Scope {
     /// Has policies told that it is this time, until it is set again.
     pub fn set_clock(&mut self, now: SystemTime) {
         self.clock = Some(now);
+    }
+
+    /// A scope of one call, for what is said beside the chain.
+    pub(super) fn of(call: Box<Call>) -> Scope {
+        Scope {
+            call: Some(call),
+            left: Vec::new(),
+            clock: None,
+        }
     }
 
     /// Asks all plugins again, also those that had nothing more to say: by STARTTLS or AUTH the client became another.
@@ -263,6 +276,7 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
         if scope.has_left(plugin) || outcome.verdict == Verdict::Accept && !plugin.settings.always {
             continue;
         }
+        let copied = beside(policy, plugin, scope, stage, asked.hook());
         let started = Started::now();
         let result = scope.call(plugin, stage, started, asked.hook()).await;
         let applied = result
@@ -289,6 +303,9 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
             Err(failure) => (on_failure(plugin, stage), Vec::new(), None, Some(failure)),
         };
         let decision = scope.record(plugin, stage, started, verdict.clone(), actions, why, failure);
+        if let Some(copied) = copied {
+            copied.run(&decision);
+        }
         // Behind an `accept` only those with `always` are asked: whatever else one of them decides takes its place.
         if verdict != Verdict::Pass && verdict != outcome.verdict {
             outcome.by = Some(plugin.name.clone());
@@ -326,6 +343,7 @@ async fn ask_each_about_login(policy: &Policy, scope: &mut Scope) -> AuthOutcome
         if scope.has_left(plugin) {
             continue;
         }
+        let copied = beside(policy, plugin, scope, Stage::Auth, HookCall::Auth);
         let started = Started::now();
         let result = scope.call(plugin, Stage::Auth, started, HookCall::Auth).await;
         let said = result.and_then(|said| match said {
@@ -343,13 +361,11 @@ async fn ask_each_about_login(policy: &Policy, scope: &mut Scope) -> AuthOutcome
                 (outcome, Some(failure))
             }
         };
-        let (verdict, actions) = match &outcome {
-            AuthOutcome::Pass => (Verdict::Pass, Vec::new()),
-            AuthOutcome::Success(identity) => (Verdict::Accept, vec![format!("authenticate {}", identity.name)]),
-            AuthOutcome::Failure(_) => (Verdict::Reject(Reply::auth_failed()), Vec::new()),
-            AuthOutcome::Defer(reply) => (Verdict::Defer(reply.clone()), Vec::new()),
-        };
-        scope.record(plugin, Stage::Auth, started, verdict, actions, None, failure);
+        let (verdict, actions) = auth_verdict(&outcome);
+        let decision = scope.record(plugin, Stage::Auth, started, verdict, actions, None, failure);
+        if let Some(copied) = copied {
+            copied.run(&decision);
+        }
         if !matches!(outcome, AuthOutcome::Pass) {
             return outcome;
         }
@@ -395,9 +411,13 @@ pub async fn tell(policy: &Policy, scope: &mut Scope, event: Event<'_>) {
             (_, Some(result)) => HookCall::Result(result),
             _ => HookCall::Disconnect,
         };
+        let copied = beside(policy, plugin, scope, stage, hook);
         let started = Started::now();
         let result = scope.call(plugin, stage, started, hook).await;
-        scope.record(plugin, stage, started, Verdict::Pass, Vec::new(), None, result.err());
+        let decision = scope.record(plugin, stage, started, Verdict::Pass, Vec::new(), None, result.err());
+        if let Some(copied) = copied {
+            copied.run(&decision);
+        }
     }
 }
 
@@ -424,21 +444,84 @@ pub async fn tell_delivery(
     };
     let mut delay = None;
     for plugin in policy.at(Stage::Delivery) {
-        let started = Started::now();
         let hook = HookCall::Delivery(&queued, &result);
+        let copied = beside(policy, plugin, scope, Stage::Delivery, hook);
+        let started = Started::now();
         let said = scope.call(plugin, Stage::Delivery, started, hook).await;
         let (actions, failure) = match said {
             Ok(HookAnswer::Delay(Some(seconds))) => {
-                let seconds = seconds.min(7 * 24 * 3600);
+                let seconds = seconds.min(ATTEMPT_DELAY_MAX_S);
                 delay = Some(Duration::from_secs(seconds.into()));
-                (vec![format!("next attempt in {seconds} s")], None)
+                (vec![delay_action(seconds)], None)
             }
             Ok(_) => (Vec::new(), None),
             Err(failure) => (Vec::new(), Some(failure)),
         };
-        scope.record(plugin, Stage::Delivery, started, Verdict::Pass, actions, None, failure);
+        let decision = scope.record(plugin, Stage::Delivery, started, Verdict::Pass, actions, None, failure);
+        if let Some(copied) = copied {
+            copied.run(&decision);
+        }
     }
     delay
+}
+
+/// Copies a call for the version that runs beside this plugin, if there is one.
+fn beside(policy: &Policy, plugin: &Plugin, scope: &Scope, stage: Stage, hook: HookCall<'_>) -> Option<Box<Copied>> {
+    policy.beside(plugin)?.copy(scope, stage, hook)
+}
+
+/// What an answer comes to that decides nothing: checked as [`ask`] and the others check theirs, its actions tried on a scope of its own.
+pub(super) fn weigh(plugin: &Plugin, stage: Stage, result: Result<HookAnswer, Failure>, mut scope: Scope) -> Said {
+    let weighed = result.and_then(|said| match said {
+        HookAnswer::Answer(said) => {
+            let checked = answer::check(stage, &plugin.settings.grants, said).map_err(Failure::Answer)?;
+            let actions = checked.actions.iter().map(answer::describe).collect();
+            let mut asked = Asked::new(Question::Connect);
+            scope
+                .apply(plugin, checked.actions, &mut asked, &mut Effects::default())
+                .map_err(Failure::Answer)?;
+            Ok((checked.verdict, actions, checked.why.map(|why| why.reason)))
+        }
+        HookAnswer::Auth(verdict) => {
+            let outcome = auth_outcome(plugin, verdict).map_err(Failure::Answer)?;
+            let (verdict, actions) = auth_verdict(&outcome);
+            Ok((verdict, actions, None))
+        }
+        HookAnswer::Delay(Some(seconds)) => Ok((
+            Verdict::Pass,
+            vec![delay_action(seconds.min(ATTEMPT_DELAY_MAX_S))],
+            None,
+        )),
+        HookAnswer::Delay(None) | HookAnswer::Nothing => Ok((Verdict::Pass, Vec::new(), None)),
+    });
+    let (verdict, actions, reason, failure) = match weighed {
+        Ok((verdict, actions, reason)) => (verdict, actions, reason.unwrap_or_default(), None),
+        Err(failure) => {
+            let reason = failure.kind().to_owned();
+            (on_failure(plugin, stage), Vec::new(), reason, Some(failure))
+        }
+    };
+    Said {
+        version: plugin.version,
+        verdict,
+        actions,
+        reason,
+        failure,
+    }
+}
+
+fn delay_action(seconds: u32) -> String {
+    format!("next attempt in {seconds} s")
+}
+
+/// A login's outcome as verdict and actions of a decision.
+fn auth_verdict(outcome: &AuthOutcome) -> (Verdict, Vec<String>) {
+    match outcome {
+        AuthOutcome::Pass => (Verdict::Pass, Vec::new()),
+        AuthOutcome::Success(identity) => (Verdict::Accept, vec![format!("authenticate {}", identity.name)]),
+        AuthOutcome::Failure(_) => (Verdict::Reject(Reply::auth_failed()), Vec::new()),
+        AuthOutcome::Defer(reply) => (Verdict::Defer(reply.clone()), Vec::new()),
+    }
 }
 
 fn verdict_refuses(verdict: &Verdict) -> bool {
@@ -695,7 +778,9 @@ impl Scope {
         why: Option<Explanation>,
         failure: Option<Failure>,
     ) -> Decision {
-        plugin.settle(failure.as_ref());
+        if let Some(turn) = plugin.settle(failure.as_ref()) {
+            self.services.journal.notice(&turned(plugin, turn));
+        }
         let mut decision = Decision {
             session: self.session.id,
             message: self.message,
@@ -729,6 +814,14 @@ impl Scope {
         self.services.journal.decision(&decision);
         self.read = std::mem::take(&mut decision.read);
         decision
+    }
+}
+
+fn turned(plugin: &Plugin, turn: Turn) -> Notice<'_> {
+    let (plugin, version) = (&*plugin.name, plugin.version);
+    match turn {
+        Turn::Opened { pause } => Notice::BreakerOpened { plugin, version, pause },
+        Turn::Closed => Notice::BreakerClosed { plugin, version },
     }
 }
 

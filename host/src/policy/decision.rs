@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_smtp::reply::Reply;
+use sha2::{Digest as _, Sha256};
 
 use crate::message::Id;
 
@@ -73,6 +74,13 @@ impl fmt::Display for Stage {
 /// The SHA-256 of a plugin's file and of its configuration and grants: which version said it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Digest(pub [u8; 32]);
+
+impl Digest {
+    /// Of a file alone.
+    pub fn of(bytes: &[u8]) -> Digest {
+        Digest(Sha256::digest(bytes).into())
+    }
+}
 
 impl fmt::Display for Digest {
     /// The first 12 hexadecimal digits, as git does.
@@ -234,9 +242,52 @@ impl Decision {
     }
 }
 
+/// What one version said of one call, checked.
+#[derive(Clone, Debug)]
+pub struct Said {
+    pub version: Digest,
+    pub verdict: Verdict,
+    pub actions: Vec<String>,
+    pub reason: String,
+    pub failure: Option<Failure>,
+}
+
+/// What the version in force and the one beside it said of the same call.
+pub struct Comparison<'a> {
+    pub session: Id,
+    pub message: Option<Id>,
+    pub stage: Stage,
+    pub plugin: &'a str,
+    pub live: &'a Said,
+    pub shadow: &'a Said,
+}
+
+/// What becomes of plugins by itself, besides their decisions.
+pub enum Notice<'a> {
+    /// It failed so often that it is not called for a while.
+    BreakerOpened {
+        plugin: &'a str,
+        version: Digest,
+        pause: Duration,
+    },
+    /// Trial calls did well: it is called as before.
+    BreakerClosed {
+        plugin: &'a str,
+        version: Digest,
+    },
+    ShadowAgrees(&'a Comparison<'a>),
+    ShadowDiffers(&'a Comparison<'a>),
+    /// A call that the shadow did not get, because too many of its calls were running.
+    ShadowDropped {
+        plugin: &'a str,
+    },
+}
+
 /// Where decisions and plugins' log lines go. Called on the hot path: it must not wait.
 pub trait Journal: Send + Sync {
     fn decision(&self, decision: &Decision);
     /// A line that a plugin wrote during a hook.
     fn plugin_log(&self, session: Id, plugin: &str, stage: Stage, level: tracing::Level, text: &str);
+    /// What probes and tests need not know.
+    fn notice(&self, _: &Notice<'_>) {}
 }

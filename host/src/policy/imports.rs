@@ -231,6 +231,27 @@ impl Call {
         }
     }
 
+    /// The same call over other services: what is written in it is not seen in this one.
+    pub fn copy_with(&self, services: Arc<Services>) -> Call {
+        Call {
+            stage: self.stage,
+            now: self.now,
+            session: self.session.clone(),
+            transaction: self.transaction.clone(),
+            mailbox: self.mailbox.clone(),
+            parameters: self.parameters.clone(),
+            content: self.content.clone(),
+            message: self.message,
+            login: self.login.clone(),
+            services,
+            past: self.past.clone(),
+            read: Vec::new(),
+            log_lines: 0,
+            checks: self.checks.clone(),
+            peer: self.peer.clone(),
+        }
+    }
+
     /// Makes it ready for the next hook call.
     pub fn begin(&mut self, stage: Stage, now: SystemTime) {
         self.stage = stage;

@@ -5,31 +5,29 @@
 //! configuration that the plugin does not like. A plugin that loaded can still fail; then its calls do, one by one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Instant, SystemTime};
 
 use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, Linker};
 
+use super::background;
 use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy as wit;
+use super::breaker::{Breaker, Condition, Turn};
 use super::decision::{Digest, Failure, Stage};
 use super::engine::{Engine, MEMORY_BYTES_MAX};
 use super::imports::{Call, Guest};
 use super::instance::{Exports, HookAnswer, HookCall, Pool};
+use super::probation::{Counts, Probation};
 use super::services::endpoint::Endpoints;
 use crate::config::{self, Grant};
 use crate::message::since_epoch;
 
 /// The largest component file, in bytes.
 pub const FILE_BYTES_MAX: usize = 64 << 20;
-/// Failures in a row after which a plugin is left alone for a while.
-const BREAKER_FAILURES: u32 = 10;
-/// The first pause; it doubles with each failure after it.
-const BREAKER_PAUSE_MS: u64 = 1_000;
-/// 1 s doubled so often: 64 s at most.
-const BREAKER_DOUBLINGS_MAX: u32 = 6;
 const INTERFACE: &str = "gatepost:policy/";
 const VERSION: &str = "@0.1.0";
 
@@ -54,6 +52,9 @@ pub struct Plugin {
     breaker: Breaker,
     calls: AtomicU64,
     failures: AtomicU64,
+    /// Calls that the breaker kept from the guest.
+    kept_back: AtomicU64,
+    probation: Probation,
     withdrawn: AtomicBool,
 }
 
@@ -110,24 +111,14 @@ impl Plugin {
                 "it takes no configuration (it does not export lifecycle): remove [plugin.config]".into(),
             ));
         }
-        let plugin = Plugin {
-            name: settings.name.as_str().into(),
-            version,
-            file_digest,
-            stages,
-            pool: Pool::new(
-                engine.clone(),
-                pre,
-                exports,
-                settings.clone(),
-                Endpoints::new(&settings.endpoints),
-            ),
-            breaker: Breaker::default(),
-            calls: AtomicU64::new(0),
-            failures: AtomicU64::new(0),
-            withdrawn: AtomicBool::new(false),
-            settings: settings.clone(),
-        };
+        let pool = Pool::new(
+            engine.clone(),
+            pre,
+            exports,
+            settings.clone(),
+            Endpoints::new(&settings.endpoints),
+        );
+        let plugin = Plugin::with(settings.clone(), (version, file_digest), stages, pool);
         plugin
             .pool
             .trial()
@@ -136,22 +127,43 @@ impl Plugin {
         Ok(plugin)
     }
 
-    /// The same version for probes, with instances, counts and a breaker of its own, and endpoints that answer with nothing or fail.
-    pub fn scratch(&self, endpoints_answer: bool) -> Plugin {
+    fn with(settings: Arc<config::Plugin>, digests: (Digest, Digest), stages: u16, pool: Pool) -> Plugin {
+        let (version, file_digest) = digests;
         Plugin {
-            name: self.name.clone(),
-            settings: self.settings.clone(),
-            version: self.version,
-            file_digest: self.file_digest,
-            stages: self.stages,
-            pool: self
-                .pool
-                .empty(Endpoints::scratch(&self.settings.endpoints, endpoints_answer)),
+            name: settings.name.as_str().into(),
+            settings,
+            version,
+            file_digest,
+            stages,
+            pool,
             breaker: Breaker::default(),
             calls: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            kept_back: AtomicU64::new(0),
+            probation: Probation::default(),
             withdrawn: AtomicBool::new(false),
         }
+    }
+
+    /// Whether the other has the same settings: they are compared as [`Plugin::version_of`] takes them.
+    pub fn has_settings_of(&self, other: &Plugin) -> bool {
+        Arc::ptr_eq(&self.settings, &other.settings)
+            || format!("{:?}", self.settings) == format!("{:?}", other.settings)
+    }
+
+    /// The same version with instances, counts and a breaker of its own.
+    pub fn again(&self) -> Plugin {
+        self.over(Endpoints::new(&self.settings.endpoints))
+    }
+
+    /// The same for probes, with endpoints that answer with nothing or fail.
+    pub fn scratch(&self, endpoints_answer: bool) -> Plugin {
+        self.over(Endpoints::scratch(&self.settings.endpoints, endpoints_answer))
+    }
+
+    fn over(&self, endpoints: Endpoints) -> Plugin {
+        let digests = (self.version, self.file_digest);
+        Plugin::with(self.settings.clone(), digests, self.stages, self.pool.empty(endpoints))
     }
 
     pub fn has(&self, stage: Stage) -> bool {
@@ -198,51 +210,55 @@ impl Plugin {
     ) -> (Result<HookAnswer, Failure>, Box<Call>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         let now_ms = since_epoch(call.now).as_millis() as u64;
-        if self.breaker.is_open(now_ms) {
+        if !self.breaker.admits(now_ms) {
             return (Err(Failure::BreakerOpen), call);
         }
         self.pool.call(call, began, hook).await
     }
 
-    /// Notes how a call ended, whoever saw the failure: the pool, or the check of the answer. Once for each call.
-    pub fn settle(&self, failure: Option<&Failure>) {
+    /// Notes how a call ended, whoever saw the failure: the pool, or the check of the answer. Once for each call. Says so if the breaker turns.
+    pub fn settle(&self, failure: Option<&Failure>) -> Option<Turn> {
         match failure {
             None => self.breaker.succeeded(),
             // It was not asked.
-            Some(Failure::BreakerOpen) => {}
+            Some(Failure::BreakerOpen) => {
+                self.kept_back.fetch_add(1, Ordering::Relaxed);
+                None
+            }
             Some(_) => {
                 self.failures.fetch_add(1, Ordering::Relaxed);
-                self.breaker.failed(since_epoch(SystemTime::now()).as_millis() as u64);
+                self.probation.failed(self.counts(), Instant::now());
+                self.breaker.failed(since_epoch(SystemTime::now()).as_millis() as u64)
             }
         }
     }
-}
 
-/// Leaves a plugin alone that fails again and again: after [`BREAKER_FAILURES`] in a row its calls fail at once, for a pause that doubles.
-#[derive(Default)]
-struct Breaker {
-    in_a_row: AtomicU32,
-    open_until_ms: AtomicU64,
-}
-
-impl Breaker {
-    fn is_open(&self, now_ms: u64) -> bool {
-        now_ms < self.open_until_ms.load(Ordering::Relaxed)
-    }
-
-    fn succeeded(&self) {
-        if self.in_a_row.load(Ordering::Relaxed) != 0 {
-            self.in_a_row.store(0, Ordering::Relaxed);
+    /// Calls that reached the guest, and how many of them failed.
+    fn counts(&self) -> Counts {
+        let calls = self.calls.load(Ordering::Relaxed);
+        Counts {
+            calls: calls.saturating_sub(self.kept_back.load(Ordering::Relaxed)),
+            failures: self.failures.load(Ordering::Relaxed),
         }
     }
 
-    fn failed(&self, now_ms: u64) {
-        let in_a_row = self.in_a_row.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(over) = in_a_row.checked_sub(BREAKER_FAILURES) {
-            let pause_ms =
-                Duration::from_millis(BREAKER_PAUSE_MS << over.min(BREAKER_DOUBLINGS_MAX)).as_millis() as u64;
-            self.open_until_ms.store(now_ms + pause_ms, Ordering::Relaxed);
-        }
+    /// Watches its failures from now on, until then; `wake` is told if there are too many.
+    pub fn begin_probation(&self, ends: Option<Instant>, wake: Arc<Notify>) {
+        self.probation.begin(self.counts(), ends, wake);
+    }
+
+    pub fn end_probation(&self) {
+        self.probation.end();
+    }
+
+    /// What it failed its probation with, if it did; said once.
+    pub fn take_failed_probation(&self) -> Option<Counts> {
+        self.probation.take_failure()
+    }
+
+    /// Whether its circuit breaker lets calls through.
+    pub fn condition(&self, now_ms: u64) -> Condition {
+        self.breaker.condition(now_ms)
     }
 }
 
@@ -266,7 +282,8 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String
         [0, b'a', b's', b'm', ..] => {}
         _ => return Err("it is no WebAssembly file".into()),
     }
-    Component::from_binary(engine.wasm(), bytes).map_err(|error| format!("it does not compile: {error:#}"))
+    background::run(|| Component::from_binary(engine.wasm(), bytes))
+        .map_err(|error| format!("it does not compile: {error:#}"))
 }
 
 /// What the component imports and may not: one text each.
@@ -381,25 +398,4 @@ fn find_hooks(pre: &wasmtime::component::InstancePre<Guest>) -> wasmtime::Result
     find!(Connect on_connect, Ehlo on_ehlo, Auth on_auth, Mail on_mail, Rcpt on_rcpt, Data on_data, Message on_message,
           Queued on_queued, Route on_route, Delivery on_delivery, Result on_result, Disconnect on_disconnect);
     Ok((exports, stages))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_breaker_opens_and_pauses_double() {
-        let breaker = Breaker::default();
-        for _ in 0..BREAKER_FAILURES - 1 {
-            breaker.failed(0);
-        }
-        assert!(!breaker.is_open(0));
-        breaker.failed(0);
-        assert!(breaker.is_open(999) && !breaker.is_open(1_000));
-        breaker.failed(1_000);
-        assert!(breaker.is_open(2_999) && !breaker.is_open(3_000));
-        breaker.succeeded();
-        breaker.failed(3_000);
-        assert!(!breaker.is_open(3_000));
-    }
 }

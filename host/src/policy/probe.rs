@@ -131,7 +131,14 @@ fn scratch(policy: &Policy, config: &Config, answers: bool, journal: Arc<Allowed
         journal,
     };
     let plugins = policy.plugins().iter().map(|plugin| Arc::new(plugin.scratch(answers)));
-    Policy::new(policy.number, plugins.collect(), Arc::new(services))
+    let disabled = policy.disabled.clone();
+    Policy::new(
+        policy.number,
+        plugins.collect(),
+        disabled,
+        Box::default(),
+        Arc::new(services),
+    )
 }
 
 /// Who comes to a listener: over IPv4, in the clear if that is possible; and over IPv6, with TLS if that is possible.

@@ -1,198 +1,299 @@
-//! What a component is, and whether the daemon would take it: for its author, without a relay.
+//! Versions on trial: how a shadow or a canary begins and ends, and what is told of it.
 //!
-//! It is compiled, looked at, loaded as the daemon loads it with the grants that its imports need, and each of its hooks is called once cold and
-//! once warm, in a world in which nothing exists (see [`transcript`](super::transcript)). It changes nothing, and asks nobody outside of this process. What can be said is said,
-//! also of one that would be refused; only what is no component at all is an error.
+//! A trial begins as a load does (checked, compiled, tried, and probed as if it were in force) and changes nothing for sessions that it is not for. It
+//! ends by a word of the administrator, when its version comes into force, when the plugin's settings change, and a canary also when it
+//! fails too often. It ends with the worker too: one that the worker died of is not tried again.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::SystemTime;
 
-use wasmtime::component::types::ComponentItem;
+use super::decision::Digest;
+use super::policies::{Policies, with};
+use super::probation::Counts;
+use super::shadow::Shadow;
+use super::{Plugin, Policy, probe};
 
-use super::Engine;
-use super::decision::Stage;
-use super::plugin::{compile, function_grant, interface_grant};
-use super::transcript::{Transcript, services, session};
-use crate::config::{Grant, Instances};
+/// Shadows at a time. Each has a store of its own in memory.
+pub const SHADOWS_MAX: usize = 4;
 
-/// What was found.
-#[derive(Debug)]
-pub struct Inspection {
-    pub bytes: usize,
-    pub compile_time: Duration,
-    /// The packages that it speaks, with their versions: `gatepost:policy@0.1.0`.
-    pub packages: BTreeSet<String>,
-    /// What it exports, without the package.
-    pub hooks: Vec<String>,
-    /// The functions that it imports, by their interface.
-    pub imports: BTreeMap<String, Vec<String>>,
-    /// The grants that its imports need. What its answers need cannot be seen from outside.
-    pub grants: BTreeSet<Grant>,
-    /// The trial, or why the daemon would not load it.
-    pub verdict: Result<Trial, String>,
+/// What a version on trial may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It is asked beside the one in force, and decides nothing.
+    Shadow,
+    /// It decides for so many of a hundred sessions.
+    Canary { percent: u8 },
 }
 
-/// What a loaded one did.
-#[derive(Debug)]
+/// A version on trial.
 pub struct Trial {
-    /// Bytes of memories and tables of an instance that was started and configured.
-    pub memory_bytes: Option<usize>,
-    /// Compiled, started, configured, and probed if it may allow relaying.
-    pub load_time: Duration,
-    pub calls: Vec<TrialCall>,
+    /// What becomes the plugin's component if the trial goes well.
+    pub component: Arc<[u8]>,
+    pub since: SystemTime,
+    pub running: Running,
 }
 
-/// One hook, called with nothing special.
-#[derive(Debug)]
-pub struct TrialCall {
-    pub stage: Stage,
-    /// The answer as a transcript shows it.
-    pub said: Vec<String>,
-    pub failed: bool,
-    pub cold: Duration,
-    pub warm: Duration,
+pub enum Running {
+    Shadow(Arc<Shadow>),
+    Canary { percent: u8, plugin: Arc<Plugin> },
 }
 
-/// One event for each hook, each in a session of its own.
-const EVENTS: &str = "
-=== connect
-> CONNECT
-=== ehlo
-> EHLO client.test
-=== auth
-tls TLSv1.3
-> AUTH PLAIN alice secret
-=== mail
-> MAIL FROM:<alice@elsewhere.test>
-=== rcpt
-> RCPT TO:<bob@ours.test>
-=== data
-> DATA
-=== message
-> MESSAGE
-| From: Alice <alice@elsewhere.test>
-| To: Bob <bob@ours.test>
-| Subject: The minutes of Monday
-| Date: Thu, 1 Jan 2026 00:00:00 +0000
-| Message-ID: <1@elsewhere.test>
-|
-| We met on Monday and agreed to meet again.
-=== queued
-> QUEUED
-=== route
-> ROUTE
-=== delivery
-> DELIVERY deferred mail.example:25 451 4.3.0 try again
-=== result
-> RESULT RCPT 550 bob@ours.test
-=== disconnect
-> DISCONNECT
-";
-
-/// Looks at a component, with this `[plugin.config]` and these grants besides those that its imports need. Must be called within a tokio runtime.
-pub async fn inspect(
-    engine: &Engine,
-    file: &Path,
-    component: Arc<[u8]>,
-    config: toml::Table,
-    more_grants: &[Grant],
-) -> Result<Inspection, String> {
-    let began = Instant::now();
-    let compiled = compile(engine, &component)?;
-    let compile_time = began.elapsed();
-    let ty = compiled.component_type();
-    let mut packages = BTreeSet::new();
-    let mut apart = |name: &str| match name.split_once('/') {
-        Some((package, rest)) => {
-            let (interface, version) = rest.split_once('@').unwrap_or((rest, "no version"));
-            packages.insert(format!("{package}@{version}"));
-            interface.to_owned()
+impl Trial {
+    pub fn plugin(&self) -> &Arc<Plugin> {
+        match &self.running {
+            Running::Shadow(shadow) => &shadow.plugin,
+            Running::Canary { plugin, .. } => plugin,
         }
-        None => name.to_owned(),
-    };
-    let mut hooks: Vec<String> = ty.exports(engine.wasm()).map(|(name, _)| apart(name)).collect();
-    hooks.sort();
-    let mut imports = BTreeMap::new();
-    let mut grants = BTreeSet::new();
-    for (name, item) in ty.imports(engine.wasm()) {
-        let interface = apart(name);
-        let mut functions = Vec::new();
-        if let ComponentItem::ComponentInstance(instance) = item.ty {
-            for (function, item) in instance.exports(engine.wasm()) {
-                if matches!(item.ty, ComponentItem::ComponentFunc(_)) {
-                    grants.extend(function_grant(&interface, function));
-                    functions.push(plain(function));
-                }
+    }
+
+    fn kind(&self) -> &'static str {
+        match self.running {
+            Running::Shadow(_) => "shadow",
+            Running::Canary { .. } => "canary",
+        }
+    }
+}
+
+/// The trials that run, and how each plugin's last one ended.
+#[derive(Default)]
+pub(super) struct Trials {
+    pub running: Vec<Arc<Trial>>,
+    ended: HashMap<String, String>,
+}
+
+impl Trials {
+    pub fn note_ended(&mut self, ended: Ended) {
+        for (trial, why) in ended {
+            let plugin = trial.plugin();
+            let kind = trial.kind();
+            tracing::info!(plugin = &*plugin.name, version = %plugin.file_digest, kind, why, "plugin trial ended");
+            let text = format!("the {kind} {} ended: {why}", plugin.file_digest);
+            self.ended.insert(plugin.name.to_string(), text);
+        }
+    }
+}
+
+/// Trials that cannot go on, with the reason.
+type Ended = Vec<(Arc<Trial>, String)>;
+
+/// The trials that go on beside these plugins, and those that cannot, with the reason.
+pub(super) fn sort(running: Vec<Arc<Trial>>, plugins: &[Arc<Plugin>]) -> (Vec<Arc<Trial>>, Ended) {
+    let (mut go_on, mut ended) = (Vec::new(), Vec::new());
+    for trial in running {
+        let tried = trial.plugin();
+        let live = plugins.iter().find(|plugin| plugin.name == tried.name);
+        let why = match live {
+            None => Some("the plugin is not configured any more"),
+            Some(live) if live.version == tried.version => Some("its version is in force now"),
+            Some(live) if !live.has_settings_of(tried) => Some("the plugin's settings have changed"),
+            Some(_) => None,
+        };
+        match why {
+            Some(why) => ended.push((trial, why.to_owned())),
+            None => go_on.push(trial),
+        }
+    }
+    (go_on, ended)
+}
+
+/// A version that failed too often.
+pub struct Failed {
+    pub plugin: Arc<Plugin>,
+    pub counts: Counts,
+    /// It decided for a share of the sessions only.
+    pub canary: bool,
+}
+
+impl Policies {
+    /// Begins a trial of a component beside the plugin's version in force; one that runs already for this plugin is replaced.
+    pub async fn begin_trial(&self, name: &str, component: Arc<[u8]>, mode: Mode) -> Result<String, String> {
+        let held = self.changing.lock().await;
+        let before = self.current();
+        let live = before.plugins().iter().find(|plugin| *plugin.name == *name);
+        let live = live.ok_or_else(|| format!("there is no plugin {name:?}"))?;
+        if before.is_disabled(name) {
+            return Err(format!(
+                "{name} is disabled, so nothing is asked of it: enable it first"
+            ));
+        }
+        let mut force = self.force(&before);
+        let old = force.trials.iter().position(|trial| *trial.plugin().name == *name);
+        let old = old.map(|place| force.trials.swap_remove(place));
+        check_room(&force.trials, mode)?;
+        let (version, _) = Plugin::version_of(&live.settings, &component);
+        if live.version == version {
+            return Err(format!("{name} is in force in this version already"));
+        }
+        let plugin = Plugin::load(&self.engine, live.settings.clone(), component.clone()).await;
+        let plugin = plugin.map_err(|error| error.to_string())?;
+        let digest = plugin.file_digest;
+        let running = match mode {
+            Mode::Shadow => Running::Shadow(Arc::new(Shadow::new(plugin))),
+            Mode::Canary { percent } => Running::Canary {
+                percent,
+                plugin: Arc::new(plugin),
+            },
+        };
+        let trial = Arc::new(Trial {
+            component,
+            since: SystemTime::now(),
+            running,
+        });
+        // As if it were in force: a shadow that could not become it would be asked in vain.
+        self.probe_with(&before, trial.plugin(), &held.config).await?;
+        if let Running::Canary { plugin, .. } = &trial.running {
+            plugin.begin_probation(None, self.failed.clone());
+        }
+        force.trials.push(trial.clone());
+        let built = self.build(&force);
+        self.put(force.trials, built);
+        let mut trials = self.trials.lock();
+        if let Some(old) = old {
+            withdraw(&old);
+            trials.note_ended(vec![(old, format!("{digest} took its place"))]);
+        }
+        trials.ended.remove(name);
+        let kind = trial.kind();
+        tracing::info!(plugin = name, live = %live.file_digest, version = %digest, kind, "plugin trial began");
+        Ok(match mode {
+            Mode::Shadow => format!(
+                "{name} runs as a shadow in version {digest}, beside {}",
+                live.file_digest
+            ),
+            Mode::Canary { percent } => format!(
+                "{name} decides in version {digest} for {percent} % of the sessions that begin from now on, in {} for the others",
+                live.file_digest
+            ),
+        })
+    }
+
+    async fn probe_with(
+        &self,
+        policy: &Policy,
+        plugin: &Arc<Plugin>,
+        config: &crate::config::Config,
+    ) -> Result<(), String> {
+        let plugins = with(policy.plugins(), plugin);
+        let disabled = policy.disabled.clone();
+        let probed = Policy::new(
+            policy.number,
+            plugins,
+            disabled,
+            Box::default(),
+            policy.services.clone(),
+        );
+        probe::run(&probed, config).await.map_err(|error| error.to_string())
+    }
+
+    /// The component on trial, to put it in force.
+    pub fn trial_component(&self, name: &str) -> Result<Arc<[u8]>, String> {
+        let trials = self.trials.lock();
+        let found = trials.running.iter().find(|trial| *trial.plugin().name == *name);
+        found.map(|trial| trial.component.clone()).ok_or_else(|| none(name))
+    }
+
+    /// Ends a plugin's trial; what is in force stays. A canary's sessions must come again.
+    pub async fn end_trial(&self, name: &str, why: &str) -> Result<String, String> {
+        self.end_trial_of(name, None, why).await
+    }
+
+    /// The same, only if it is (still) of this version.
+    pub async fn end_trial_of(&self, name: &str, version: Option<Digest>, why: &str) -> Result<String, String> {
+        let _one = self.changing.lock().await;
+        let before = self.current();
+        let mut force = self.force(&before);
+        let is_it = |trial: &Arc<Trial>| {
+            let plugin = trial.plugin();
+            *plugin.name == *name && version.is_none_or(|version| plugin.version == version)
+        };
+        let place = force.trials.iter().position(is_it).ok_or_else(|| none(name))?;
+        let trial = force.trials.remove(place);
+        // What is in force was probed when it came into force.
+        let built = self.build(&force);
+        self.put(force.trials, built);
+        withdraw(&trial);
+        let (kind, digest) = (trial.kind(), trial.plugin().file_digest);
+        self.trials.lock().note_ended(vec![(trial, why.to_owned())]);
+        Ok(format!("the {kind} {digest} of {name} ended"))
+    }
+
+    /// The trial of a plugin.
+    pub fn trial(&self, name: &str) -> Option<Arc<Trial>> {
+        let trials = self.trials.lock();
+        let found = trials.running.iter().find(|trial| *trial.plugin().name == *name);
+        found.cloned()
+    }
+
+    /// How the last trial of a plugin ended, if none runs.
+    pub fn ended_trial(&self, name: &str) -> Option<String> {
+        self.trials.lock().ended.get(name).cloned()
+    }
+
+    /// Waits for a version that fails too often: one in force that is on probation, or a canary.
+    pub async fn next_failed(&self) -> Failed {
+        loop {
+            if let Some(failed) = self.find_failed() {
+                return failed;
+            }
+            self.failed.notified().await;
+        }
+    }
+
+    fn find_failed(&self) -> Option<Failed> {
+        let failed = |plugin: &Arc<Plugin>, canary| {
+            let counts = plugin.take_failed_probation()?;
+            let plugin = plugin.clone();
+            Some(Failed { plugin, counts, canary })
+        };
+        let running = self.trials.lock().running.clone();
+        let current = self.current();
+        let mut live = current.plugins().iter();
+        live.find_map(|plugin| failed(plugin, false))
+            .or_else(|| running.iter().find_map(|trial| failed(trial.plugin(), true)))
+    }
+
+    /// Forgets what has expired in the shadows' stores.
+    pub fn sweep_shadows(&self, now_ms: u64) {
+        let running = self.trials.lock().running.clone();
+        for trial in running {
+            if let Running::Shadow(shadow) = &trial.running {
+                shadow.sweep(now_ms);
             }
         }
-        grants.extend(interface_grant(&interface));
-        imports.insert(interface, functions);
     }
-    let all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
-    let bytes = component.len();
-    let verdict = trial(engine, file, component, config, &all).await;
-    Ok(Inspection {
-        bytes,
-        compile_time,
-        packages,
-        hooks,
-        imports,
-        grants,
-        verdict,
-    })
 }
 
-/// `[method]session.peer` is `session.peer`.
-fn plain(function: &str) -> String {
-    let bare = function.split_once(']').map_or(function, |(_, bare)| bare);
-    bare.to_owned()
-}
-
-async fn trial(
-    engine: &Engine,
-    file: &Path,
-    component: Arc<[u8]>,
-    config: toml::Table,
-    grants: &BTreeSet<Grant>,
-) -> Result<Trial, String> {
-    let began = Instant::now();
-    let mut transcript = Transcript::parse(EVENTS).map_err(|error| error.to_string())?;
-    let settings = &mut transcript.settings;
-    settings.config = config;
-    settings.grants = Some(grants.iter().map(ToString::to_string).collect());
-    if grants.contains(&Grant::Endpoint) {
-        // Which it wants is its own business; the grant needs one.
-        settings.endpoints.insert("none".to_owned(), String::new());
-    }
-    let world = services::start(engine, file, component, &transcript.settings, Instances::Pooled).await?;
-    let load_time = began.elapsed();
-    let plugin = world.policy.plugins().first();
-    let memory_bytes = plugin.and_then(|plugin| plugin.memory_bytes());
-    let mut calls: Vec<TrialCall> = Vec::new();
-    for is_warm in [false, true] {
-        for session in &transcript.sessions {
-            let said: Vec<String> = session::play(&world, session).await.concat();
-            let Some(decision) = world.recorder.take_last() else {
-                continue;
-            };
-            let took = decision.took;
-            match calls.iter_mut().find(|call| call.stage == decision.stage) {
-                Some(call) if is_warm => call.warm = took,
-                _ => calls.push(TrialCall {
-                    stage: decision.stage,
-                    said,
-                    failed: decision.failure.is_some(),
-                    cold: took,
-                    warm: took,
-                }),
-            }
+fn check_room(running: &[Arc<Trial>], mode: Mode) -> Result<(), String> {
+    let shadows = running
+        .iter()
+        .filter(|trial| matches!(trial.running, Running::Shadow(_)));
+    let canary = running
+        .iter()
+        .find(|trial| matches!(trial.running, Running::Canary { .. }));
+    match (mode, canary) {
+        (Mode::Canary { percent }, _) if !(1..=99).contains(&percent) => {
+            Err("a canary's share is between 1 and 99 percent of the sessions".into())
         }
+        (Mode::Canary { .. }, Some(other)) => {
+            let other = &other.plugin().name;
+            Err(format!(
+                "{other} has a canary, and there is one at a time: promote or abort that first"
+            ))
+        }
+        (Mode::Shadow, _) if shadows.count() >= SHADOWS_MAX => Err(format!(
+            "{SHADOWS_MAX} shadows run already: promote or abort one of them first"
+        )),
+        _ => Ok(()),
     }
-    Ok(Trial {
-        memory_bytes,
-        load_time,
-        calls,
-    })
+}
+
+fn withdraw(trial: &Trial) {
+    if let Running::Canary { plugin, .. } = &trial.running {
+        plugin.withdraw();
+    }
+}
+
+fn none(name: &str) -> String {
+    format!("{name} has no version on trial (`plugin load --shadow` or `--canary` begins one)")
 }

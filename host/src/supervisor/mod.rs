@@ -7,7 +7,7 @@
 //!
 //! - SIGHUP, and the worker's wish, read the configuration again; a bad one is logged and what was in force stays.
 //! - Certificates, keys, users, password and plugin files are watched; one that changes is passed on within some seconds.
-//! - `plugin load` gets its turn here too. One thing is under way at a time, and the worker says what became of it.
+//! - `plugin load`, `rollback`, `enable` and `disable` get their turn here too. One thing is under way at a time, and the worker says what became of it.
 //! - What the worker took over last is kept in memory, the files' contents included. The next worker starts from that, never from files that
 //!   nobody has accepted.
 //! - SIGTERM and SIGINT drain: [`KILL_AFTER`] later, or at the second signal, the worker is killed.
@@ -19,6 +19,7 @@ mod launch;
 mod listeners;
 mod open;
 mod privileges;
+mod remembered;
 mod watch;
 
 use std::collections::VecDeque;
@@ -39,13 +40,14 @@ use nix::unistd::Uid;
 use crate::config::{Config, ConfigError, ConfigErrors, embedded_toml};
 use crate::maillog::{self, Writing};
 use crate::worker_link::{
-    DRAIN_TIME, Header, InForce, Item, Kept, ToSupervisor, ToWorker, check_sealed, receive_message, sealed_memory,
-    send_message,
+    Change, DRAIN_TIME, Header, InForce, Item, Kept, ToSupervisor, ToWorker, check_sealed, receive_message,
+    sealed_memory, send_message,
 };
 use launch::Worker;
 use listeners::{Listeners, Prepared};
 use open::Contents;
 use privileges::{StateDir, User};
+use remembered::Remembered;
 use watch::Watch;
 
 /// The first pause before a dead worker is replaced; it doubles with each death.
@@ -55,8 +57,8 @@ pub const RESTART_PAUSE_MAX: Duration = Duration::from_secs(30);
 pub const RESTART_FORGIVEN: Duration = Duration::from_secs(60);
 /// A drain that takes longer is ended by SIGKILL; a little more than the worker allows itself.
 pub const KILL_AFTER: Duration = DRAIN_TIME.saturating_add(Duration::from_secs(5));
-/// Loads that wait for their turn; further ones are refused.
-const LOADS_WAITING_MAX: usize = 16;
+/// Changes of plugins that wait for their turn; further ones are refused.
+const CHANGES_WAITING_MAX: usize = 16;
 /// What those are told who ask for a change during a drain.
 const ENDING: &str = "the relay is ending";
 
@@ -162,6 +164,8 @@ struct Supervisor<'o> {
     state_dir: StateDir,
     /// What the worker took over last (before the first one is ready: what it shall begin with).
     good: Bundle,
+    /// What else the next worker has to know.
+    remembered: Remembered,
     /// Why the files on disk are not what is in force, where that is so.
     refused: Option<String>,
     listeners: Listeners,
@@ -193,19 +197,21 @@ enum Trying {
         prepared: Prepared,
         cause: String,
     },
-    Load(Load),
+    Change(Asked),
 }
 
 enum Wanted {
     Reload { cause: String },
-    Load(Load),
+    Change(Asked),
 }
 
-/// A component that is to take a plugin's place.
-struct Load {
+/// A change of one plugin.
+struct Asked {
     number: u64,
     plugin: String,
-    component: Arc<OwnedFd>,
+    change: Change,
+    /// What is to be loaded.
+    component: Option<Arc<OwnedFd>>,
 }
 
 enum Phase {
@@ -244,6 +250,7 @@ impl Supervisor<'_> {
                 contents,
                 kept: Vec::new(),
             },
+            remembered: Remembered::default(),
             refused: None,
             listeners,
             watch,
@@ -337,7 +344,13 @@ impl Supervisor<'_> {
         lock: Option<(Item, OwnedFd)>,
     ) -> anyhow::Result<()> {
         let read = &bundle.read;
+        let is_start = lock.is_some();
         let mut all = Vec::from_iter(lock);
+        let (mut taken_back, mut disabled) = Default::default();
+        if is_start {
+            all.extend(self.remembered.items()?);
+            (taken_back, disabled) = (self.remembered.taken_back(), self.remembered.disabled());
+        }
         all.push((Item::Config, sealed_memory(read.text.as_bytes())?));
         all.extend(self.listeners.items(&read.config, prepared)?);
         all.extend(bundle.contents.items()?);
@@ -351,6 +364,8 @@ impl Supervisor<'_> {
             cause: cause.to_owned(),
             asked: self.asked,
             kept: bundle.kept.clone(),
+            taken_back,
+            disabled,
             items,
         };
         let header = sealed_memory(&serde_json::to_vec(&header)?)?;
@@ -404,17 +419,22 @@ impl Supervisor<'_> {
         self.wanted.push_back(Wanted::Reload { cause });
     }
 
-    fn want_load(&mut self, number: u64, plugin: String, fds: Vec<OwnedFd>) -> Result<(), String> {
-        let component = fds.into_iter().next().ok_or("no component came with it")?;
-        check_sealed(&component).map_err(|error| format!("the component: {error}"))?;
-        let loads = self.wanted.iter().filter(|wanted| matches!(wanted, Wanted::Load(_)));
-        if loads.count() >= LOADS_WAITING_MAX {
-            return Err("too many loads wait for their turn: try again later".into());
+    fn want_change(&mut self, number: u64, plugin: String, change: Change, fds: Vec<OwnedFd>) -> Result<(), String> {
+        let mut component = None;
+        if let Change::Load { .. } = change {
+            let came = fds.into_iter().next().ok_or("no component came with it")?;
+            check_sealed(&came).map_err(|error| format!("the component: {error}"))?;
+            component = Some(Arc::new(came));
         }
-        self.wanted.push_back(Wanted::Load(Load {
+        let changes = self.wanted.iter().filter(|wanted| matches!(wanted, Wanted::Change(_)));
+        if changes.count() >= CHANGES_WAITING_MAX {
+            return Err("too many changes wait for their turn: try again later".into());
+        }
+        self.wanted.push_back(Wanted::Change(Asked {
             number,
             plugin,
-            component: Arc::new(component),
+            change,
+            component,
         }));
         Ok(())
     }
@@ -429,16 +449,17 @@ impl Supervisor<'_> {
                     Ok(bundle) => self.pass_on(bundle, cause),
                     Err(error) => self.refuse(&cause, error),
                 },
-                Wanted::Load(load) => {
-                    let plugin = load.plugin.clone();
-                    let sent = load.component.try_clone().and_then(|component| {
+                Wanted::Change(asked) => {
+                    let (plugin, change) = (asked.plugin.clone(), asked.change.clone());
+                    let component = asked.component.iter().map(|component| component.try_clone());
+                    let sent = component.collect::<io::Result<Vec<_>>>().and_then(|component| {
                         let link = worker.link().ok_or(io::ErrorKind::NotConnected)?;
-                        send_message(link, &ToWorker::Load { plugin }, &[component])
+                        send_message(link, &ToWorker::Change { plugin, change }, &component)
                     });
                     match sent {
-                        Ok(()) => self.trying = Some(Trying::Load(load)),
-                        Err(error) => self.answer(&ToWorker::Loaded {
-                            load: load.number,
+                        Ok(()) => self.trying = Some(Trying::Change(asked)),
+                        Err(error) => self.answer(&ToWorker::Changed {
+                            number: asked.number,
                             outcome: Err(format!("the worker does not take it: {error}")),
                         }),
                     }
@@ -526,6 +547,8 @@ impl Supervisor<'_> {
                     }
                 }
                 bundle.kept = in_force.kept;
+                self.remembered.replaced(&in_force.replaced, &self.good.contents, None);
+                self.remembered.keep_configured(&bundle.read.config);
                 prepared.commit(&mut self.listeners);
                 log.set_level(bundle.read.config.log.level);
                 self.watch.follow(&bundle.contents);
@@ -534,10 +557,10 @@ impl Supervisor<'_> {
             }
             // The worker has said so in the log.
             (Some(Trying::Reload { .. }), Err(error)) => self.refused = Some(error),
-            (Some(Trying::Load(load)), outcome) => {
-                let outcome = outcome.and_then(|in_force| self.loaded(&load, in_force.said));
-                let load = load.number;
-                self.answer(&ToWorker::Loaded { load, outcome });
+            (Some(Trying::Change(asked)), outcome) => {
+                let outcome = outcome.and_then(|in_force| self.changed(&asked, in_force));
+                let number = asked.number;
+                self.answer(&ToWorker::Changed { number, outcome });
             }
             // A reload that the drain overtook.
             (None, _) if matches!(self.phase, Phase::Draining { .. }) => {}
@@ -548,9 +571,18 @@ impl Supervisor<'_> {
         }
     }
 
-    /// A component is in force: it is what the next worker begins with, and goes into the plugin's file.
-    fn loaded(&mut self, load: &Load, said: String) -> Result<String, String> {
-        let Load { plugin, component, .. } = load;
+    /// What was asked for is so: the next worker begins with it, and a component goes into the plugin's file.
+    fn changed(&mut self, asked: &Asked, in_force: InForce) -> Result<String, String> {
+        let (plugin, said) = (&asked.plugin, in_force.said);
+        let (component, taken_back) = match (&asked.change, &asked.component) {
+            (Change::Load { taken_back }, Some(component)) => (component, taken_back.as_deref()),
+            (change, _) => {
+                self.remembered.switched(plugin, *change == Change::Enable);
+                return Ok(said);
+            }
+        };
+        self.remembered
+            .replaced(&in_force.replaced, &self.good.contents, taken_back);
         self.good.contents.set_plugin(plugin, component.clone());
         self.store(plugin, component).map_err(|error| {
             format!(
@@ -616,14 +648,14 @@ impl Supervisor<'_> {
                     }),
                 }
             }
-            Ok(Some((ToSupervisor::Load { load, plugin }, fds))) => {
+            Ok(Some((ToSupervisor::Change { number, plugin, change }, fds))) => {
                 let outcome = match self.phase {
-                    Phase::Running(_) => self.want_load(load, plugin, fds),
+                    Phase::Running(_) => self.want_change(number, plugin, change, fds),
                     _ => Err(ENDING.into()),
                 };
                 if let Err(error) = outcome {
                     let outcome = Err(error);
-                    self.answer(&ToWorker::Loaded { load, outcome });
+                    self.answer(&ToWorker::Changed { number, outcome });
                 }
             }
             Ok(Some((ToSupervisor::Settled(outcome), _))) => self.settled(outcome, log),

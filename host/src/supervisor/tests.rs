@@ -64,7 +64,7 @@ fn worker_process() {
             .as_ref()
             .map(|users| String::from_utf8_lossy(&users.bytes).into_owned());
         println!(
-            "worker {} has [{cause}] uid={} gid={} groups={:?} users={users:?} plugins={:?} kept={:?} listeners={}",
+            "worker {} has [{cause}] uid={} gid={} groups={:?} users={users:?} plugins={:?} kept={:?} previous={:?} taken_back={:?} disabled={:?} listeners={}",
             std::process::id(),
             nix::unistd::Uid::effective(),
             nix::unistd::Gid::effective(),
@@ -75,6 +75,19 @@ fn worker_process() {
                 .map(|plugin| String::from_utf8_lossy(&plugin.bytes))
                 .collect::<Vec<_>>(),
             bundle.kept.iter().map(|kept| &kept.why).collect::<Vec<_>>(),
+            bundle
+                .history
+                .previous
+                .values()
+                .map(|component| String::from_utf8_lossy(component))
+                .collect::<Vec<_>>(),
+            bundle
+                .history
+                .taken_back
+                .iter()
+                .map(|kept| &kept.why)
+                .collect::<Vec<_>>(),
+            bundle.history.disabled,
             listeners.join(", "),
         );
     };
@@ -126,8 +139,15 @@ fn worker_process() {
                     "reload" => handle.block_on(link.reload()),
                     command if command.starts_with("load ") => {
                         let (plugin, component) = command[5..].split_once(' ').unwrap();
-                        handle.block_on(link.load_plugin(plugin, component.as_bytes()))
+                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), None))
                     }
+                    command if command.starts_with("back ") => {
+                        let (plugin, component) = command[5..].split_once(' ').unwrap();
+                        let why = Some("it failed".into());
+                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), why))
+                    }
+                    "disable" => handle.block_on(link.switch_plugin("policy", false)),
+                    "enable" => handle.block_on(link.switch_plugin("policy", true)),
                     other => Err(format!("what is {other:?}?")),
                 };
                 writeln!(stream, "{outcome:?}").unwrap();
@@ -144,6 +164,7 @@ fn worker_process() {
                 plugin,
                 component,
                 done,
+                ..
             } => {
                 let text = String::from_utf8_lossy(&component).into_owned();
                 println!("worker tries {plugin} {text}");
@@ -152,6 +173,10 @@ fn worker_process() {
                     std::thread::park_timeout(Duration::from_millis(5));
                 }
                 done.finish(verdict(&component));
+            }
+            Update::Switch { plugin, enabled, done } => {
+                println!("worker switches {plugin} {enabled}");
+                done.finish(Ok(InForce::default()));
             }
             Update::Drain => {
                 println!("worker drains");
@@ -173,10 +198,12 @@ fn verdict(component: &[u8]) -> Result<InForce, String> {
         b"worse" => Ok(InForce {
             said: "in force".into(),
             kept: vec![kept("the component is worse")],
+            replaced: Vec::new(),
         }),
         _ => Ok(InForce {
             said: "in force".into(),
             kept: Vec::new(),
+            replaced: vec!["policy".into()],
         }),
     }
 }
@@ -537,6 +564,45 @@ fn a_new_worker_gets_the_version_of_a_plugin_that_was_in_force() {
     relay.says("\"event\":\"ready\"");
     relay.signal(Signal::SIGTERM);
     relay.ends();
+}
+
+#[test]
+fn a_new_worker_is_told_what_the_one_before_knew_of_plugins() {
+    let mut relay = Relay::start();
+    let first = relay.says("has [start]");
+    assert!(first.contains("previous=[] taken_back=[] disabled={}"), "{first}");
+    relay.says("\"event\":\"ready\"");
+    assert_eq!(relay.ask("load policy two"), "Ok(\"in force\")");
+    assert_eq!(relay.ask("disable"), "Ok(\"\")");
+    relay.says("worker switches policy false");
+    let (_, second) = next_worker(&mut relay, pid_in(&first));
+    let history = "previous=[\"one\"] taken_back=[] disabled={\"policy\"}";
+    assert!(
+        second.contains("plugins=[\"two\"]") && second.contains(history),
+        "{second}"
+    );
+
+    assert_eq!(relay.ask("back policy one"), "Ok(\"in force\")");
+    assert_eq!(relay.ask("enable"), "Ok(\"\")");
+    let (_, third) = next_worker(&mut relay, pid_in(&second));
+    let history = "previous=[\"two\"] taken_back=[\"it failed\"] disabled={}";
+    assert!(
+        third.contains("plugins=[\"one\"]") && third.contains(history),
+        "{third}"
+    );
+
+    // A running worker knows it by itself. What comes by a file is newer than what was taken back.
+    relay.write("policy.wasm", "three");
+    let has = relay.says("/policy.wasm]");
+    assert!(has.contains("previous=[] taken_back=[] disabled={}"), "{has}");
+    // Its turn comes when the file is taken over.
+    assert_eq!(relay.ask("disable"), "Ok(\"\")");
+    let (_, fourth) = next_worker(&mut relay, pid_in(&third));
+    let history = "previous=[\"one\"] taken_back=[] disabled={\"policy\"}";
+    assert!(
+        fourth.contains("plugins=[\"three\"]") && fourth.contains(history),
+        "{fourth}"
+    );
 }
 
 #[test]

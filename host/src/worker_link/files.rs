@@ -29,6 +29,18 @@ pub struct Bundle {
     pub plugins: Vec<PluginFile>,
     /// Those of the plugins whose file holds something newer that is no good.
     pub kept: Vec<Kept>,
+    /// Only at the start: what the worker before knew of plugins' histories.
+    pub history: History,
+}
+
+/// What does not follow from the configuration and its files.
+#[derive(Debug, Default)]
+pub struct History {
+    /// The components that plugins had before.
+    pub previous: HashMap<String, Bytes>,
+    /// Why the version that a plugin had before was taken back.
+    pub taken_back: Vec<Kept>,
+    pub disabled: BTreeSet<String>,
 }
 
 /// What must not be found in a log or in a core dump. Wiped when dropped.
@@ -125,6 +137,11 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     let (mut text, mut listeners, mut admin_http) = (None, Vec::new(), None);
     let mut files = Files(HashMap::new());
     let mut components = HashMap::new();
+    let mut history = History {
+        taken_back: header.taken_back,
+        disabled: header.disabled,
+        ..History::default()
+    };
     for (item, fd) in header.items.into_iter().zip(fds) {
         match item {
             Item::Config => text = Some(String::from_utf8(read(fd, CONFIG_BYTES_MAX)?.to_vec())?),
@@ -135,6 +152,10 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
             Item::Plugin { name } => {
                 let bytes = read(fd, FILE_BYTES_MAX).with_context(|| format!("plugin {name:?}"))?;
                 components.insert(name, Bytes::copy_from_slice(&bytes));
+            }
+            Item::Previous { name } => {
+                let bytes = read(fd, FILE_BYTES_MAX).with_context(|| format!("plugin {name:?}"))?;
+                history.previous.insert(name, Bytes::copy_from_slice(&bytes));
             }
             Item::Listener { name, address, socket } => {
                 listeners.push(BoundListener {
@@ -204,6 +225,7 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
         secrets,
         plugins,
         kept: header.kept,
+        history,
     })
 }
 

@@ -3,7 +3,7 @@
 //! The worker's standard input is a socket to the supervisor. Over it come *bundles*: the configuration as text, the bound listeners,
 //! and what every certificate, key, users file, password file and plugin held, as sealed memory. The worker reads a descriptor once, to
 //! its end, and closes it; it never learns how to open one of these files. A bundle comes at the start and at every reload, always
-//! whole. A load of one plugin goes the same way: the worker asks for it, and takes it over when the supervisor says so. One thing is under way
+//! whole. A change of one plugin (another component, enabled or not) goes the same way: the worker asks for it, and takes it over when the supervisor says so. One thing is under way
 //! at a time, in the order that the supervisor gives, and the worker says of each whether it is in force; so that nothing older ever
 //! replaces something newer, and the supervisor knows what to start another worker with. [`receive`] is the first thing that a
 //! worker does, before it has a second thread.
@@ -14,7 +14,7 @@
 mod files;
 mod wire;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::{self, Read, Seek};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
@@ -31,10 +31,10 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::config::Config;
 use crate::tls::CertificatePem;
-pub use files::{Bundle, PluginFile, Secrets, UsersFile};
+pub use files::{Bundle, History, PluginFile, Secrets, UsersFile};
 pub(crate) use files::{FILE_BYTES_MAX, files_of};
+pub use wire::{Change, InForce, Kept};
 pub(crate) use wire::{Header, Item, ToSupervisor, ToWorker, pair, receive_message, send_message};
-pub use wire::{InForce, Kept};
 
 /// The argument that makes the executable a worker. Nobody types it: without a link as its standard input a worker ends at once.
 pub const WORKER_ARGUMENT: &str = "worker";
@@ -81,8 +81,11 @@ pub enum Update {
     Load {
         plugin: String,
         component: Vec<u8>,
+        taken_back: Option<String>,
         done: Done,
     },
+    /// Ask this plugin, or do so no more. That was asked for by [`Link::switch_plugin`].
+    Switch { plugin: String, enabled: bool, done: Done },
     /// Stop accepting, let the sessions end, then exit with status 0, all within [`DRAIN_TIME`]. Also when the supervisor is gone.
     Drain,
 }
@@ -128,9 +131,9 @@ struct Waiting {
     /// In the order in which they asked.
     reloads: VecDeque<Asked>,
     reloads_answered: u64,
-    /// By the number of the load.
-    loads: HashMap<u64, Asked>,
-    last_load: u64,
+    /// By the number of the change.
+    changes: HashMap<u64, Asked>,
+    last_change: u64,
 }
 
 impl Waiting {
@@ -162,17 +165,33 @@ impl Link {
     }
 
     /// Has a component take a plugin's place: an [`Update::Load`] comes when it is its turn; if that ends well, the supervisor replaces the
-    /// configured file, atomically. Returns when both is done. Whoever handles the [`Update`]s must not wait for this.
-    pub async fn load_plugin(&self, name: &str, component: &[u8]) -> Result<String, String> {
+    /// configured file, atomically. Returns when both is done. `taken_back` says why the version in force goes, if the component is the one before
+    /// it. Whoever handles the [`Update`]s must not wait for this.
+    pub async fn load_plugin(
+        &self,
+        name: &str,
+        component: &[u8],
+        taken_back: Option<String>,
+    ) -> Result<String, String> {
         let sealed = sealed_memory(component).map_err(|error| format!("no memory for the component: {error}"))?;
+        self.change(name, Change::Load { taken_back }, &[sealed]).await
+    }
+
+    /// Has a plugin asked, or not any more, by this worker and those after it: an [`Update::Switch`] comes. Returns when that is done.
+    pub async fn switch_plugin(&self, name: &str, enabled: bool) -> Result<String, String> {
+        let change = if enabled { Change::Enable } else { Change::Disable };
+        self.change(name, change, &[]).await
+    }
+
+    async fn change(&self, name: &str, change: Change, fds: &[OwnedFd]) -> Result<String, String> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
-            let load = waiting.last_load + 1;
+            let number = waiting.last_change + 1;
             let plugin = name.to_owned();
-            self.ask(&ToSupervisor::Load { load, plugin }, &[sealed])?;
-            waiting.last_load = load;
-            waiting.loads.insert(load, sender);
+            self.ask(&ToSupervisor::Change { number, plugin, change }, fds)?;
+            waiting.last_change = number;
+            waiting.changes.insert(number, sender);
         }
         answered(receiver).await
     }
@@ -228,14 +247,14 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
     loop {
         let update = match receive_message(&*link.socket) {
             Ok(Some((ToWorker::Bundle, fds))) => reload(link, fds),
-            Ok(Some((ToWorker::Load { plugin }, fds))) => load(link, plugin, fds),
+            Ok(Some((ToWorker::Change { plugin, change }, fds))) => change_one(link, plugin, change, fds),
             Ok(Some((ToWorker::Refused { message, asked }, _))) => {
                 let asked = link.waiting.lock().reloads(asked);
                 answer(asked, &Err(message));
                 None
             }
-            Ok(Some((ToWorker::Loaded { load, outcome }, _))) => {
-                let asked = link.waiting.lock().loads.remove(&load);
+            Ok(Some((ToWorker::Changed { number, outcome }, _))) => {
+                let asked = link.waiting.lock().changes.remove(&number);
                 answer(Vec::from_iter(asked), &outcome);
                 None
             }
@@ -284,16 +303,24 @@ fn reload(link: &Link, mut fds: Vec<OwnedFd>) -> Option<Update> {
     }
 }
 
-fn load(link: &Link, plugin: String, fds: Vec<OwnedFd>) -> Option<Update> {
+fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) -> Option<Update> {
     let done = Done {
         link: link.clone(),
         asked: Vec::new(),
+    };
+    let taken_back = match change {
+        Change::Load { taken_back } => taken_back,
+        Change::Enable | Change::Disable => {
+            let enabled = change == Change::Enable;
+            return Some(Update::Switch { plugin, enabled, done });
+        }
     };
     let component = fds.into_iter().next().context("no component came with it");
     match component.and_then(|fd| Ok(files::read(fd, FILE_BYTES_MAX)?)) {
         Ok(component) => Some(Update::Load {
             plugin,
             component: component.to_vec(),
+            taken_back,
             done,
         }),
         Err(error) => {

@@ -4,6 +4,7 @@
 //! descriptors follow in packets of their own. Everything that has a size of its own (the configuration, the header of a
 //! bundle, a message that is too large for a packet) travels as a descriptor, so a packet is always small.
 
+use std::collections::BTreeSet;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
@@ -36,18 +37,19 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(10);
 pub enum ToWorker {
     /// The first descriptor is the [`Header`] as JSON, then one for each of its items. Answered with `Ready` at the start, later with `Settled`.
     Bundle,
-    /// Now is the time for the load that the worker asked for; the descriptor is its component. Answered with `Settled`.
-    Load {
+    /// Now is the time for the change that the worker asked for; the descriptor is the component of a load. Answered with `Settled`.
+    Change {
         plugin: String,
+        change: Change,
     },
     /// The reloads that the worker asked for fail, the first `asked` of them all.
     Refused {
         message: String,
         asked: u64,
     },
-    /// What came of that load.
-    Loaded {
-        load: u64,
+    /// What came of that change.
+    Changed {
+        number: u64,
         outcome: Result<String, String>,
     },
     Drain,
@@ -58,24 +60,39 @@ pub enum ToWorker {
 pub enum ToSupervisor {
     Ready,
     Reload,
-    /// The descriptor is the component, as sealed memory. `load` counts the worker's loads.
-    Load {
-        load: u64,
+    /// The descriptor of a load is the component, as sealed memory. `number` counts the worker's changes.
+    Change {
+        number: u64,
         plugin: String,
+        change: Change,
     },
-    /// What came of the bundle or the load that the supervisor sent: it is in force, or what was in force stays.
+    /// What came of the bundle or the change that the supervisor sent: it is in force, or what was in force stays.
     Settled(Result<InForce, String>),
 }
 
-/// What a worker made of a bundle or a load that it took over.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What is to become of one plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Change {
+    /// A component takes the place of the one in force. If it was in force before, `taken_back` says why the other one goes.
+    Load {
+        taken_back: Option<String>,
+    },
+    Enable,
+    Disable,
+}
+
+/// What a worker made of a bundle or a change that it took over.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct InForce {
     /// A sentence for people.
     pub said: String,
     pub kept: Vec<Kept>,
+    /// The plugins whose component took the place of another.
+    pub replaced: Vec<String>,
 }
 
-/// A plugin whose newest file is no good, so that the version before it stays.
+/// A plugin whose newest component is not in force, and why: the file is no good, or it was taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     pub plugin: String,
@@ -98,6 +115,9 @@ pub struct Header {
     pub asked: u64,
     /// Plugins whose component here is older than their file.
     pub kept: Vec<Kept>,
+    /// Only at the start, as all that the worker before knew: why plugins' versions were taken back, and which plugins are disabled.
+    pub taken_back: Vec<Kept>,
+    pub disabled: BTreeSet<String>,
     pub items: Vec<Item>,
 }
 
@@ -113,6 +133,10 @@ pub enum Item {
     },
     /// A plugin's component: what its file held, or what is in force instead.
     Plugin {
+        name: String,
+    },
+    /// The component that a plugin had before. Only at the start.
+    Previous {
         name: String,
     },
     Listener {

@@ -1,0 +1,198 @@
+//! What a component is, and whether the daemon would take it: for its author, without a relay.
+//!
+//! It is compiled, looked at, loaded as the daemon loads it with the grants that its imports need, and each of its hooks is called once cold and
+//! once warm, in a world in which nothing exists (see [`transcript`](super::transcript)). It changes nothing, and asks nobody outside of this process. What can be said is said,
+//! also of one that would be refused; only what is no component at all is an error.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::component::types::ComponentItem;
+
+use super::Engine;
+use super::decision::Stage;
+use super::plugin::{compile, function_grant, interface_grant};
+use super::transcript::{Transcript, services, session};
+use crate::config::{Grant, Instances};
+
+/// What was found.
+#[derive(Debug)]
+pub struct Inspection {
+    pub bytes: usize,
+    pub compile_time: Duration,
+    /// The packages that it speaks, with their versions: `gatepost:policy@0.1.0`.
+    pub packages: BTreeSet<String>,
+    /// What it exports, without the package.
+    pub hooks: Vec<String>,
+    /// The functions that it imports, by their interface.
+    pub imports: BTreeMap<String, Vec<String>>,
+    /// The grants that its imports need. What its answers need cannot be seen from outside.
+    pub grants: BTreeSet<Grant>,
+    /// The trial, or why the daemon would not load it.
+    pub verdict: Result<Trial, String>,
+}
+
+/// What a loaded one did.
+#[derive(Debug)]
+pub struct Trial {
+    /// Bytes of memories and tables of an instance that was started and configured.
+    pub memory_bytes: Option<usize>,
+    /// Compiled, started, configured, and probed if it may allow relaying.
+    pub load_time: Duration,
+    pub calls: Vec<TrialCall>,
+}
+
+/// One hook, called with nothing special.
+#[derive(Debug)]
+pub struct TrialCall {
+    pub stage: Stage,
+    /// The answer as a transcript shows it.
+    pub said: Vec<String>,
+    pub failed: bool,
+    pub cold: Duration,
+    pub warm: Duration,
+}
+
+/// One event for each hook, each in a session of its own.
+const EVENTS: &str = "
+=== connect
+> CONNECT
+=== ehlo
+> EHLO client.test
+=== auth
+tls TLSv1.3
+> AUTH PLAIN alice secret
+=== mail
+> MAIL FROM:<alice@elsewhere.test>
+=== rcpt
+> RCPT TO:<bob@ours.test>
+=== data
+> DATA
+=== message
+> MESSAGE
+| From: Alice <alice@elsewhere.test>
+| To: Bob <bob@ours.test>
+| Subject: The minutes of Monday
+| Date: Thu, 1 Jan 2026 00:00:00 +0000
+| Message-ID: <1@elsewhere.test>
+|
+| We met on Monday and agreed to meet again.
+=== queued
+> QUEUED
+=== route
+> ROUTE
+=== delivery
+> DELIVERY deferred mail.example:25 451 4.3.0 try again
+=== result
+> RESULT RCPT 550 bob@ours.test
+=== disconnect
+> DISCONNECT
+";
+
+/// Looks at a component, with this `[plugin.config]` and these grants besides those that its imports need. Must be called within a tokio runtime.
+pub async fn inspect(
+    engine: &Engine,
+    file: &Path,
+    component: Arc<[u8]>,
+    config: toml::Table,
+    more_grants: &[Grant],
+) -> Result<Inspection, String> {
+    let began = Instant::now();
+    let compiled = compile(engine, &component)?;
+    let compile_time = began.elapsed();
+    let ty = compiled.component_type();
+    let mut packages = BTreeSet::new();
+    let mut apart = |name: &str| match name.split_once('/') {
+        Some((package, rest)) => {
+            let (interface, version) = rest.split_once('@').unwrap_or((rest, "no version"));
+            packages.insert(format!("{package}@{version}"));
+            interface.to_owned()
+        }
+        None => name.to_owned(),
+    };
+    let mut hooks: Vec<String> = ty.exports(engine.wasm()).map(|(name, _)| apart(name)).collect();
+    hooks.sort();
+    let mut imports = BTreeMap::new();
+    let mut grants = BTreeSet::new();
+    for (name, item) in ty.imports(engine.wasm()) {
+        let interface = apart(name);
+        let mut functions = Vec::new();
+        if let ComponentItem::ComponentInstance(instance) = item.ty {
+            for (function, item) in instance.exports(engine.wasm()) {
+                if matches!(item.ty, ComponentItem::ComponentFunc(_)) {
+                    grants.extend(function_grant(&interface, function));
+                    functions.push(plain(function));
+                }
+            }
+        }
+        grants.extend(interface_grant(&interface));
+        imports.insert(interface, functions);
+    }
+    let all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
+    let bytes = component.len();
+    let verdict = trial(engine, file, component, config, &all).await;
+    Ok(Inspection {
+        bytes,
+        compile_time,
+        packages,
+        hooks,
+        imports,
+        grants,
+        verdict,
+    })
+}
+
+/// `[method]session.peer` is `session.peer`.
+fn plain(function: &str) -> String {
+    let bare = function.split_once(']').map_or(function, |(_, bare)| bare);
+    bare.to_owned()
+}
+
+async fn trial(
+    engine: &Engine,
+    file: &Path,
+    component: Arc<[u8]>,
+    config: toml::Table,
+    grants: &BTreeSet<Grant>,
+) -> Result<Trial, String> {
+    let began = Instant::now();
+    let mut transcript = Transcript::parse(EVENTS).map_err(|error| error.to_string())?;
+    let settings = &mut transcript.settings;
+    settings.config = config;
+    settings.grants = Some(grants.iter().map(ToString::to_string).collect());
+    if grants.contains(&Grant::Endpoint) {
+        // Which it wants is its own business; the grant needs one.
+        settings.endpoints.insert("none".to_owned(), String::new());
+    }
+    let world = services::start(engine, file, component, &transcript.settings, Instances::Pooled).await?;
+    let load_time = began.elapsed();
+    let plugin = world.policy.plugins().first();
+    let memory_bytes = plugin.and_then(|plugin| plugin.memory_bytes());
+    let mut calls: Vec<TrialCall> = Vec::new();
+    for is_warm in [false, true] {
+        for session in &transcript.sessions {
+            let said: Vec<String> = session::play(&world, session).await.concat();
+            let Some(decision) = world.recorder.take_last() else {
+                continue;
+            };
+            let took = decision.took;
+            match calls.iter_mut().find(|call| call.stage == decision.stage) {
+                Some(call) if is_warm => call.warm = took,
+                _ => calls.push(TrialCall {
+                    stage: decision.stage,
+                    said,
+                    failed: decision.failure.is_some(),
+                    cold: took,
+                    warm: took,
+                }),
+            }
+        }
+    }
+    Ok(Trial {
+        memory_bytes,
+        load_time,
+        calls,
+    })
+}
