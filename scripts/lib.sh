@@ -144,7 +144,18 @@ wasm_cargo() {
         flags+=("-Zbuild-std=std,panic_abort")
     fi
     # Vectors: every engine that runs components has them, and scanning text is much of what policies do.
-    settings+=(CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="-C target-feature=+simd128")
-    env -u RUSTFLAGS -u CARGO_ENCODED_RUSTFLAGS -u CARGO_BUILD_TARGET -u RUSTC_WRAPPER "${settings[@]}" \
+    # Names of this machine's folders are kept out of components, which are given to others. The flags are parted by 0x1f: folders may have blanks.
+    local rustflags=(
+        -Ctarget-feature=+simd128
+        "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=cargo"
+        "--remap-path-prefix=$ROOT=gatepost"
+    )
+    local registry
+    for registry in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+        # The last prefix that fits is taken.
+        rustflags+=("--remap-path-prefix=${registry%/}=crates")
+    done
+    settings+=("CARGO_ENCODED_RUSTFLAGS=$(IFS=$'\x1f' && printf '%s' "${rustflags[*]}")")
+    env -u RUSTFLAGS -u CARGO_BUILD_TARGET -u RUSTC_WRAPPER "${settings[@]}" \
         cargo "$@" "${flags[@]}"
 }

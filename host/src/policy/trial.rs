@@ -188,9 +188,8 @@ impl Policies {
 
     /// The component on trial, to put it in force.
     pub fn trial_component(&self, name: &str) -> Result<Arc<[u8]>, String> {
-        let trials = self.trials.lock();
-        let found = trials.running.iter().find(|trial| *trial.plugin().name == *name);
-        found.map(|trial| trial.component.clone()).ok_or_else(|| none(name))
+        let trial = self.trial(name).ok_or_else(|| none(name))?;
+        Ok(trial.component.clone())
     }
 
     /// Ends a plugin's trial; what is in force stays. A canary's sessions must come again.
