@@ -19,7 +19,7 @@ use gatepost::policy::gate::{Class, Reason};
 use gatepost::policy::services::authentication::Authenticator;
 use gatepost::policy::services::content::Content;
 use gatepost::policy::services::state::State;
-use gatepost::policy::{Engine, Files, Policies, Policy, Services, Transaction};
+use gatepost::policy::{Compiler, Engine, Files, Policies, Policy, Services, Transaction};
 use gatepost_smtp::address::Address;
 use tokio::runtime::Runtime;
 
@@ -56,7 +56,7 @@ async fn policy(name: &str, grants: &str, settings: &str) -> Arc<Policy> {
         journal: Arc::new(Nobody),
     });
     let files = Files::from([(name.to_owned(), Arc::from(bytes))]);
-    let engine = Engine::new().expect("an engine");
+    let engine = Engine::new(Compiler::here()).expect("an engine");
     let loaded = Policies::start(engine, &config, &files, services).await;
     loaded
         .map_err(|errors| format!("{errors:?}"))

@@ -19,7 +19,7 @@ use gatepost::policy::services::authentication::Authenticator;
 use gatepost::policy::services::state::State;
 use gatepost::policy::shadow::{RUNNING_MAX, Tally};
 use gatepost::policy::trial::{Mode, Running, SHADOWS_MAX};
-use gatepost::policy::{Engine, Files, Policies, Policy, Services, Transaction};
+use gatepost::policy::{Compiler, Engine, Files, Policies, Policy, Services, Transaction};
 use gatepost_smtp::address::Address;
 use parking_lot::Mutex;
 use support::{guest, plugin};
@@ -93,7 +93,7 @@ async fn engine(plugins: &[(&str, &Path, &str)]) -> Engineered {
         counters: Arc::default(),
         journal: notices.clone(),
     });
-    let policies = Policies::start(Engine::new().expect("an engine"), &config, &files, services).await;
+    let policies = Policies::start(Engine::new(Compiler::here()).expect("an engine"), &config, &files, services).await;
     Engineered {
         policies: policies.map_err(|errors| format!("{errors:?}")).expect("a policy"),
         config,

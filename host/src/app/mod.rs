@@ -35,7 +35,7 @@ use crate::policy::breaker::Condition;
 use crate::policy::services::authentication::Authenticator;
 use crate::policy::services::counters::Counters;
 use crate::policy::services::state::State;
-use crate::policy::{Engine, Files, Policies, Services};
+use crate::policy::{Compiler, Engine, Files, Policies, Services};
 use crate::relay::{Relay, Settings};
 use crate::spool::{Spool, SpoolOptions};
 use crate::supervisor::{self, Source};
@@ -119,7 +119,7 @@ pub fn try_policy(config: &Config, users: Users, files: &Files) -> anyhow::Resul
             journal: Arc::new(LogJournal::new(Arc::new(Metrics::new()))),
         };
         let services = backing.services(config, Arc::new(users));
-        let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
+        let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
         let errors = Policies::start(engine, config, files, services).await.err();
         let texts = errors.iter().flatten().map(ToString::to_string);
         Ok(texts.collect())
@@ -225,7 +225,8 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     };
     let services = backing.services(&config, users.clone());
     let plugin_files = PluginFiles::new(&bundle.plugins, &bundle.kept, &bundle.history);
-    let engine = Engine::new().map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
+    let compiler = Compiler::confined().cached_in(&config.state_dir.join("compiled"));
+    let engine = Engine::new(compiler).map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
     if !engine.is_pooled() {
         tracing::warn!("too little address space for a pool of instances: hook calls will cost more");
     }

@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use super::plugin::read_component;
 use super::text::{Paint, printable, size};
 use crate::config::Grant;
-use crate::policy::Engine;
+use crate::policy::{Compiler, Engine};
 use crate::policy::inspection::{self, Inspection, Trial};
 
 /// Say what a component is, and whether the relay would take it
@@ -50,7 +50,7 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
         }
     };
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let engine = Engine::new().map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
+    let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
     let shown = args.file.display();
     let found = runtime
         .block_on(inspection::inspect(&engine, &args.file, component, config, &args.grant))
@@ -85,7 +85,10 @@ fn summary(found: &Inspection, more_grants: &[Grant], paint: Paint) -> String {
     let rows = [
         (
             "size",
-            format!("{}, compiled in {}", size(found.bytes as u64), took(found.compile_time)),
+            match found.compiled_in {
+                Some(time) => format!("{}, compiled in {}", size(found.bytes as u64), took(time)),
+                None => format!("{}, compiled before", size(found.bytes as u64)),
+            },
         ),
         ("interface", list(&mut found.packages.iter().cloned())),
         ("exports", list(&mut found.hooks.iter().cloned())),
@@ -117,8 +120,8 @@ fn show_trial(text: &mut String, trial: &Trial, paint: Paint) {
     let memory = memory.unwrap_or_else(|| "unknown".to_owned());
     let _ = writeln!(
         text,
-        "memory     {memory} in an instance that was started; loaded in {}",
-        took(trial.load_time)
+        "memory     {memory} in an instance that was started; started in {}",
+        took(trial.start_time)
     );
     for call in &trial.calls {
         let times = format!("{} cold, {} warm", took(call.cold), took(call.warm));

@@ -4,14 +4,14 @@ use std::fmt::Write;
 use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::{Context, anyhow, bail};
 
 use super::plugin::read_component;
 use super::text::{Paint, printable, printable_lines};
-use crate::policy::Engine;
+use crate::policy::plugin::Compiled;
 use crate::policy::transcript::{self, Report, Transcript};
+use crate::policy::{Compiler, Engine};
 
 /// Ask a component what transcripts say, and compare its answers
 ///
@@ -30,17 +30,21 @@ pub struct Args {
 }
 
 pub fn test(args: &Args) -> anyhow::Result<()> {
-    let component: Arc<[u8]> = read_component(&args.file)?.into();
+    let component = read_component(&args.file)?.into();
     let transcripts = args.transcripts.iter().map(|path| Ok((path, read(path)?)));
     let transcripts = transcripts.collect::<anyhow::Result<Vec<_>>>()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let engine = Engine::new().map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
+    let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
+    let shown = args.file.display();
+    let compiled = runtime
+        .block_on(Compiled::new(&engine, component))
+        .map_err(|error| anyhow!("{shown}: {error}"))?;
     let mut failed = 0;
     for (path, transcript) in &transcripts {
-        let asked = transcript::run(&engine, &args.file, component.clone(), transcript);
+        let asked = transcript::run(&engine, &args.file, &compiled, transcript);
         let report = runtime
             .block_on(asked)
-            .map_err(|error| anyhow!("{}: {}: {error}", path.display(), args.file.display()))?;
+            .map_err(|error| anyhow!("{}: {shown}: {error}", path.display()))?;
         if args.update {
             update(path, &report)?;
         } else {

@@ -1,10 +1,12 @@
-//! The WebAssembly engine that all plugins share: its settings, its clock of CPU time, and the bound on live instances.
+//! The WebAssembly engine that all plugins share: its settings, its clock of CPU time, its compiler, and the bound on live instances.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::compile::{Compiler, Native};
 
 /// One tick of the epoch clock, the unit in which a guest's CPU time is counted.
 pub const TICK: Duration = Duration::from_millis(5);
@@ -28,6 +30,7 @@ const FIBER_STACK_BYTES: usize = 1 << 20;
 #[derive(Clone)]
 pub struct Engine {
     wasm: wasmtime::Engine,
+    compiler: Arc<Compiler>,
     pub(super) live: Arc<Semaphore>,
     /// Whether instances come from the pool; without it (too little address space) they cost about ten times as much.
     pooled: bool,
@@ -35,7 +38,7 @@ pub struct Engine {
 
 impl Engine {
     /// Builds the engine and starts its clock. Falls back to plain allocation where the address space is too small for a pool.
-    pub fn new() -> wasmtime::Result<Engine> {
+    pub fn new(compiler: Compiler) -> wasmtime::Result<Engine> {
         let (wasm, pooled) = match wasmtime::Engine::new(&config(true)) {
             Ok(engine) => (engine, true),
             Err(_) => (wasmtime::Engine::new(&config(false))?, false),
@@ -54,6 +57,7 @@ impl Engine {
             .map_err(wasmtime::Error::new)?;
         Ok(Engine {
             wasm,
+            compiler: Arc::new(compiler),
             live: Arc::new(Semaphore::new(LIVE_INSTANCES_MAX)),
             pooled,
         })
@@ -66,6 +70,16 @@ impl Engine {
     pub fn is_pooled(&self) -> bool {
         self.pooled
     }
+
+    /// The component of these bytes. The error is for people.
+    pub(super) async fn compile(&self, component: Arc<[u8]>) -> Result<Native, String> {
+        self.compiler.compile(&self.wasm, component).await
+    }
+}
+
+/// An engine whose code runs in any [`Engine`], and that reserves nothing for instances.
+pub(super) fn for_compiling() -> wasmtime::Result<wasmtime::Engine> {
+    wasmtime::Engine::new(&config(false))
 }
 
 fn config(pooled: bool) -> Config {

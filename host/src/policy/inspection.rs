@@ -13,7 +13,7 @@ use wasmtime::component::types::ComponentItem;
 
 use super::Engine;
 use super::decision::Stage;
-use super::plugin::{compile, function_grant, interface_grant};
+use super::plugin::{Compiled, function_grant, interface_grant};
 use super::transcript::{Transcript, services, session};
 use crate::config::{Grant, Instances};
 
@@ -21,7 +21,8 @@ use crate::config::{Grant, Instances};
 #[derive(Debug)]
 pub struct Inspection {
     pub bytes: usize,
-    pub compile_time: Duration,
+    /// `None` if it was compiled before.
+    pub compiled_in: Option<Duration>,
     /// The packages that it speaks, with their versions: `gatepost:policy@0.1.0`.
     pub packages: BTreeSet<String>,
     /// What it exports, without the package.
@@ -39,8 +40,8 @@ pub struct Inspection {
 pub struct Trial {
     /// Bytes of memories and tables of an instance that was started and configured.
     pub memory_bytes: Option<usize>,
-    /// Compiled, started, configured, and probed if it may allow relaying.
-    pub load_time: Duration,
+    /// Started, configured, and probed if it may allow relaying.
+    pub start_time: Duration,
     pub calls: Vec<TrialCall>,
 }
 
@@ -99,10 +100,9 @@ pub async fn inspect(
     config: toml::Table,
     more_grants: &[Grant],
 ) -> Result<Inspection, String> {
-    let began = Instant::now();
-    let compiled = compile(engine, &component)?;
-    let compile_time = began.elapsed();
-    let ty = compiled.component_type();
+    let bytes = component.len();
+    let compiled = Compiled::new(engine, component).await?;
+    let ty = compiled.component().component_type();
     let mut packages = BTreeSet::new();
     let mut apart = |name: &str| match name.split_once('/') {
         Some((package, rest)) => {
@@ -131,11 +131,10 @@ pub async fn inspect(
         imports.insert(interface, functions);
     }
     let all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
-    let bytes = component.len();
-    let verdict = trial(engine, file, component, config, &all).await;
+    let verdict = trial(engine, file, &compiled, config, &all).await;
     Ok(Inspection {
         bytes,
-        compile_time,
+        compiled_in: compiled.compiled_in,
         packages,
         hooks,
         imports,
@@ -153,7 +152,7 @@ fn plain(function: &str) -> String {
 async fn trial(
     engine: &Engine,
     file: &Path,
-    component: Arc<[u8]>,
+    component: &Compiled,
     config: toml::Table,
     grants: &BTreeSet<Grant>,
 ) -> Result<Trial, String> {
@@ -167,7 +166,7 @@ async fn trial(
         settings.endpoints.insert("none".to_owned(), String::new());
     }
     let world = services::start(engine, file, component, &transcript.settings, Instances::Pooled).await?;
-    let load_time = began.elapsed();
+    let start_time = began.elapsed();
     let plugin = world.policy.plugins().first();
     let memory_bytes = plugin.and_then(|plugin| plugin.memory_bytes());
     let mut calls: Vec<TrialCall> = Vec::new();
@@ -192,7 +191,7 @@ async fn trial(
     }
     Ok(Trial {
         memory_bytes,
-        load_time,
+        start_time,
         calls,
     })
 }

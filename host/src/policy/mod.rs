@@ -10,11 +10,11 @@
 //! a plugin that cannot be loaded is an error at load, and what was in force stays so.
 
 mod answer;
-mod background;
 mod bindings;
 pub mod breaker;
 mod canary;
 pub mod chain;
+pub mod compile;
 pub mod decision;
 pub mod engine;
 pub mod gate;
@@ -36,6 +36,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+pub use compile::Compiler;
 pub use engine::Engine;
 pub use imports::{Services, Transaction};
 pub use plugin::{LoadError, Plugin};

@@ -6,14 +6,13 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Notify;
 use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use super::background;
 use super::bindings::exports::gatepost::policy as hooks;
 use super::bindings::gatepost::policy as wit;
 use super::breaker::{Breaker, Condition, Turn};
@@ -26,8 +25,6 @@ use super::services::endpoint::Endpoints;
 use crate::config::{self, Grant};
 use crate::message::since_epoch;
 
-/// The largest component file, in bytes.
-pub const FILE_BYTES_MAX: usize = 64 << 20;
 const INTERFACE: &str = "gatepost:policy/";
 const VERSION: &str = "@0.1.0";
 
@@ -58,19 +55,59 @@ pub struct Plugin {
     withdrawn: AtomicBool,
 }
 
-impl Plugin {
-    /// The version that these bytes and settings would have.
-    pub fn version_of(settings: &config::Plugin, bytes: &[u8]) -> (Digest, Digest) {
-        let file = Sha256::digest(bytes);
-        let mut whole = Sha256::new();
-        whole.update(file);
-        // The Debug form covers every setting, and is only ever compared within one process.
-        whole.update(format!("{settings:?}"));
-        (Digest(whole.finalize().into()), Digest(file.into()))
+/// A component that was checked and compiled. It becomes a plugin with settings.
+#[derive(Clone)]
+pub struct Compiled {
+    component: Component,
+    digest: Digest,
+    /// `None` if it was compiled before.
+    pub compiled_in: Option<Duration>,
+}
+
+impl Compiled {
+    /// Checks and compiles, if it was not compiled before: takes a core for tenths of a second (Rust) to a minute (Python). The error is for
+    /// people, without the file's name.
+    pub async fn new(engine: &Engine, bytes: Arc<[u8]>) -> Result<Compiled, String> {
+        engine.compile(bytes).await.map(|native| Compiled {
+            component: native.component,
+            digest: native.digest,
+            compiled_in: native.compiled_in,
+        })
     }
 
-    /// Checks, compiles and tries a plugin. Compilation takes a core for tens of milliseconds (Rust) to seconds (JavaScript).
+    pub(super) fn component(&self) -> &Component {
+        &self.component
+    }
+}
+
+impl Plugin {
+    /// The version that these bytes and settings would have, and that of the file alone.
+    pub fn version_of(settings: &config::Plugin, bytes: &[u8]) -> (Digest, Digest) {
+        let file = Digest::of(bytes);
+        (version(settings, &file), file)
+    }
+
+    /// Checks, compiles and tries a plugin. Compiling takes a core for tenths of a second (Rust) to a minute (Python), once.
     pub async fn load(engine: &Engine, settings: Arc<config::Plugin>, bytes: Arc<[u8]>) -> Result<Plugin, LoadError> {
+        let compiled = Compiled::new(engine, bytes).await.map_err(|what| LoadError {
+            plugin: settings.name.clone(),
+            file: settings.file.display().to_string(),
+            what,
+        })?;
+        match compiled.compiled_in {
+            Some(took) => {
+                let took_ms = took.as_millis() as u64;
+                tracing::info!(plugin = settings.name, version = %compiled.digest, took_ms, "plugin compiled");
+            }
+            None => {
+                tracing::debug!(plugin = settings.name, version = %compiled.digest, "plugin was compiled before");
+            }
+        }
+        Plugin::of(engine, settings, &compiled).await
+    }
+
+    /// Checks and tries what was compiled.
+    pub async fn of(engine: &Engine, settings: Arc<config::Plugin>, compiled: &Compiled) -> Result<Plugin, LoadError> {
         let error = |what: String| LoadError {
             plugin: settings.name.clone(),
             file: settings.file.display().to_string(),
@@ -82,21 +119,14 @@ impl Plugin {
                 "memory_mib of its budget is over {most}, the most that the pool has"
             )));
         }
-        let (version, file_digest) = Plugin::version_of(&settings, &bytes);
-        let component = {
-            let engine = engine.clone();
-            tokio::task::spawn_blocking(move || compile(&engine, &bytes))
-                .await
-                .map_err(|_| error("the compiler panicked".into()))?
-                .map_err(&error)?
-        };
-        let missing = check_imports(&component, engine, &settings);
+        let component = &compiled.component;
+        let missing = check_imports(component, engine, &settings);
         if !missing.is_empty() {
             return Err(error(missing.join("; ")));
         }
         let linker = link(engine).map_err(|cause| error(format!("{cause:#}")))?;
         let pre = linker
-            .instantiate_pre(&component)
+            .instantiate_pre(component)
             .map_err(|cause| error(format!("an import has another type than the host's: {cause:#}")))?;
         let (exports, stages) =
             find_hooks(&pre).map_err(|cause| error(format!("a hook has another type than the host's: {cause:#}")))?;
@@ -118,7 +148,8 @@ impl Plugin {
             settings.clone(),
             Endpoints::new(&settings.endpoints),
         );
-        let plugin = Plugin::with(settings.clone(), (version, file_digest), stages, pool);
+        let digests = (version(&settings, &compiled.digest), compiled.digest);
+        let plugin = Plugin::with(settings.clone(), digests, stages, pool);
         plugin
             .pool
             .trial()
@@ -262,28 +293,12 @@ impl Plugin {
     }
 }
 
-pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, String> {
-    if bytes.len() > FILE_BYTES_MAX {
-        return Err(format!("the file is over {} MiB", FILE_BYTES_MAX >> 20));
-    }
-    if wasmtime::Engine::detect_precompiled(bytes).is_some() {
-        return Err(
-            "it was compiled elsewhere, so it is native code: give the .wasm component that it was made from".into(),
-        );
-    }
-    match bytes {
-        // RFC-less but stable: the magic number, then the layer: 1 is a core module, 0x1000d a component.
-        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => {
-            return Err(
-                "it is a core module: make a component of it (scripts/build-plugins, or `wasm-tools component new`)"
-                    .into(),
-            );
-        }
-        [0, b'a', b's', b'm', ..] => {}
-        _ => return Err("it is no WebAssembly file".into()),
-    }
-    background::run(|| Component::from_binary(engine.wasm(), bytes))
-        .map_err(|error| format!("it does not compile: {error:#}"))
+fn version(settings: &config::Plugin, file: &Digest) -> Digest {
+    let mut whole = Sha256::new();
+    whole.update(file.0);
+    // The Debug form covers every setting, and is only ever compared within one process.
+    whole.update(format!("{settings:?}"));
+    Digest(whole.finalize().into())
 }
 
 /// What the component imports and may not: one text each.

@@ -312,7 +312,7 @@ async fn load_all(
 mod tests {
     use std::path::Path;
 
-    use super::super::PIN_MAX;
+    use super::super::{Compiler, PIN_MAX};
     use super::super::decision::{Decision, Journal};
     use super::super::services::authentication::Authenticator;
     use super::super::services::state::State;
@@ -341,7 +341,7 @@ mod tests {
             counters: Arc::default(),
             journal: Arc::new(Nobody),
         });
-        let (engine, files) = (Engine::new().unwrap(), Files::new());
+        let (engine, files) = (Engine::new(Compiler::here()).unwrap(), Files::new());
         let policies = Policies::start(engine, &config, &files, services.clone())
             .await
             .unwrap();

@@ -43,10 +43,10 @@ pub(super) mod session;
 use std::fmt;
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 
 use super::Engine;
 use super::decision::{Decision, Stage, Verdict};
+use super::plugin::Compiled;
 use crate::config::Instances;
 
 pub use parse::SyntaxError;
@@ -123,12 +123,12 @@ impl Transcript {
 pub async fn run(
     engine: &Engine,
     file: &Path,
-    component: Arc<[u8]>,
+    component: &Compiled,
     transcript: &Transcript,
 ) -> Result<Report, String> {
     let mut report = Report::default();
     for (instances, name) in [(Instances::Pooled, "pooled"), (Instances::Fresh, "fresh")] {
-        let world = services::start(engine, file, component.clone(), &transcript.settings, instances).await?;
+        let world = services::start(engine, file, component, &transcript.settings, instances).await?;
         let mut said = Vec::new();
         for session in &transcript.sessions {
             said.extend(session::play(&world, session).await);

@@ -2,6 +2,7 @@
 //!
 //! Nothing outside of this process is asked but sockets on loopback that were opened here. They end with the runtime.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,9 +13,10 @@ use tokio::net::TcpListener;
 
 use super::super::decision::{Decision, Journal, Stage};
 use super::super::imports::Services;
+use super::super::plugin::Compiled;
 use super::super::services::authentication::Authenticator;
 use super::super::services::state::State;
-use super::super::{Engine, Files, Policies, Policy};
+use super::super::{Engine, LoadError, Plugin, Policy, probe};
 use super::parse::{Settings, all_grants};
 use crate::auth::{Users, edit};
 use crate::config::{Config, Instances};
@@ -77,11 +79,11 @@ impl Journal for Recorder {
     }
 }
 
-/// Loads the component as the daemon would.
+/// Loads the component as the daemon would. The error is for people.
 pub async fn start(
     engine: &Engine,
     file: &Path,
-    component: Arc<[u8]>,
+    component: &Compiled,
     settings: &Settings,
     instances: Instances,
 ) -> Result<World, String> {
@@ -104,14 +106,14 @@ pub async fn start(
         counters: Arc::default(),
         journal: recorder.clone(),
     };
-    let files = Files::from([(name, component)]);
-    let policies = Policies::start(engine.clone(), &config, &files, Arc::new(services)).await;
-    let policies = policies.map_err(|errors| {
-        let texts = errors.iter().map(|error| error.what.clone());
-        texts.collect::<Vec<_>>().join("\n")
-    })?;
+    let in_words = |error: LoadError| error.what;
+    let plugin = config.plugins.first().ok_or("the settings have no plugin")?;
+    let plugin = Plugin::of(engine, Arc::new(plugin.clone()), component).await;
+    let plugins = vec![Arc::new(plugin.map_err(in_words)?)];
+    let policy = Policy::new(1, plugins, BTreeSet::new(), Box::default(), Arc::new(services));
+    probe::run(&policy, &config).await.map_err(in_words)?;
     Ok(World {
-        policy: policies.current(),
+        policy: Arc::new(policy),
         config,
         recorder,
         now: Mutex::new(UNIX_EPOCH + START),
