@@ -86,12 +86,12 @@ async fn a_compiler_has_so_much_and_no_more() {
     let compiled = compile(gatepost, AMPLE, large(10)).await;
     assert!(compiled.is_ok_and(|compiled| compiled.compiled_in.is_some()));
     let memory = Limits {
-        memory_bytes: 300 << 20,
+        memory_bytes: 150 << 20,
         ..AMPLE
     };
     assert_eq!(
         refused(gatepost, memory, large(15_000)).await,
-        "compiling it takes more than 300 MiB of memory: make it smaller (optimise for size, leave out libraries)"
+        "compiling it takes more than 150 MiB of memory: make it smaller (optimise for size, leave out libraries)"
     );
     let cpu = Limits {
         cpu: Duration::from_secs(1),
@@ -191,7 +191,7 @@ async fn whatever_ends_the_compiler_is_an_error_of_that_load_and_the_old_version
         ("echo it is broken >&2; exit 1", "the compiler ended with exit status: 1, which is a fault of its own"),
         ("echo it is broken >&2; exit 1", ": it is broken"),
         ("kill -KILL $$", "the compiler was killed, as by a system that is short of memory"),
-        ("echo 'memory allocation of 8 bytes failed' >&2; kill -ABRT $$", "takes more than 3072 MiB of memory"),
+        ("echo 'memory allocation of 8 bytes failed' >&2; kill -ABRT $$", "takes more than 2048 MiB of memory"),
         ("echo 'stack overflow' >&2; kill -ABRT $$", "signal: 6 (SIGABRT)"),
         ("exit 0", "its native code cannot be loaded: "),
         ("echo nonsense; exit 0", "its native code cannot be loaded: "),

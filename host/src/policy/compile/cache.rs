@@ -26,7 +26,7 @@ use crate::policy::decision::Digest;
 
 /// Entries at a time: some versions of each of a relay's plugins.
 pub const ENTRIES_MAX: usize = 64;
-/// Bytes of all entries: room for the code of several interpreters (60 MB each), and for any single entry.
+/// Bytes of all entries: room for the code of many interpreters (35 MB each), and for any single entry.
 pub const BYTES_MAX: u64 = 1 << 30;
 const KEY_FILE: &str = "key";
 const KEY_BYTES: usize = 32;
