@@ -77,7 +77,10 @@ async fn compile(program: &Path, limits: Limits, component: Arc<[u8]>) -> Result
 }
 
 async fn refused(program: &Path, limits: Limits, component: Arc<[u8]>) -> String {
-    compile(program, limits, component).await.err().expect("it does not compile")
+    compile(program, limits, component)
+        .await
+        .err()
+        .expect("it does not compile")
 }
 
 #[tokio::test]
@@ -128,7 +131,9 @@ fn what_a_compiler_gave_up_cannot_be_had_back() {
     let proc = PathBuf::from(format!("/proc/{}", child.id()));
     support::until("it is confined", || {
         let limits = std::fs::read_to_string(proc.join("limits")).unwrap_or_default();
-        limits.lines().any(|line| line.starts_with("Max processes") && line.contains(" 0 "))
+        limits
+            .lines()
+            .any(|line| line.starts_with("Max processes") && line.contains(" 0 "))
     });
     let read = |name: &str| std::fs::read_to_string(proc.join(name)).expect(name);
     let limits = read("limits");
@@ -146,14 +151,25 @@ fn what_a_compiler_gave_up_cannot_be_had_back() {
     assert_eq!(read("oom_score_adj"), "1000\n");
     let stat = read("stat");
     let behind_name = stat.rsplit(')').next().expect("a name");
-    let nice: i32 = behind_name.split_whitespace().nth(16).and_then(|nice| nice.parse().ok()).expect("a number");
+    let nice: i32 = behind_name
+        .split_whitespace()
+        .nth(16)
+        .and_then(|nice| nice.parse().ok())
+        .expect("a number");
     assert!(nice >= 10, "{nice}");
     drop(child.stdin.take());
-    assert_eq!(child.wait().expect("its end").code(), Some(3), "nothing is no component");
+    assert_eq!(
+        child.wait().expect("its end").code(),
+        Some(3),
+        "nothing is no component"
+    );
 
     // Nobody else starts it, and it does not go on alone.
     for arguments in [&["__compile"][..], &["__compile", "1", "0", "0", "0"]] {
-        let output = std::process::Command::new(GATEPOST).args(arguments).output().expect("gatepost");
+        let output = std::process::Command::new(GATEPOST)
+            .args(arguments)
+            .output()
+            .expect("gatepost");
         assert_eq!(output.status.code(), Some(1));
     }
 }
@@ -188,10 +204,19 @@ async fn whatever_ends_the_compiler_is_an_error_of_that_load_and_the_old_version
     let another = [&*bytes, &[0, 2, 1, b'x']].concat();
     for (number, (end, expected)) in [
         ("kill -SEGV $$", "the compiler ended with signal: 11 (SIGSEGV)"),
-        ("echo it is broken >&2; exit 1", "the compiler ended with exit status: 1, which is a fault of its own"),
+        (
+            "echo it is broken >&2; exit 1",
+            "the compiler ended with exit status: 1, which is a fault of its own",
+        ),
         ("echo it is broken >&2; exit 1", ": it is broken"),
-        ("kill -KILL $$", "the compiler was killed, as by a system that is short of memory"),
-        ("echo 'memory allocation of 8 bytes failed' >&2; kill -ABRT $$", "takes more than 2048 MiB of memory"),
+        (
+            "kill -KILL $$",
+            "the compiler was killed, as by a system that is short of memory",
+        ),
+        (
+            "echo 'memory allocation of 8 bytes failed' >&2; kill -ABRT $$",
+            "takes more than 2048 MiB of memory",
+        ),
         ("echo 'stack overflow' >&2; kill -ABRT $$", "signal: 6 (SIGABRT)"),
         ("exit 0", "its native code cannot be loaded: "),
         ("echo nonsense; exit 0", "its native code cannot be loaded: "),
@@ -210,7 +235,10 @@ async fn whatever_ends_the_compiler_is_an_error_of_that_load_and_the_old_version
         if hangs {
             tokio::time::pause();
         }
-        let errors = policies.replace(&config, &files(&another), services.clone()).await.err();
+        let errors = policies
+            .replace(&config, &files(&another), services.clone())
+            .await
+            .err();
         let error = errors.expect("it is refused").remove(0);
         assert!(error.what.contains(expected), "{number}: {end}: {error}");
         assert_eq!(error.plugin, "bare");
@@ -251,7 +279,11 @@ fn a_relay_compiles_once_and_believes_nobody_elses_code() {
     bytes[middle] ^= 1;
     std::fs::write(&entry, bytes).expect("an entry");
     relay.restart();
-    relay.logged(&["\"warn\"", "an entry of the cache of compiled plugins is no good", "its authenticator is not ours"]);
+    relay.logged(&[
+        "\"warn\"",
+        "an entry of the cache of compiled plugins is no good",
+        "its authenticator is not ours",
+    ]);
     assert_eq!(count(&relay.log(), compiled), 2);
     assert_eq!(count(&relay.log(), before), 1);
     assert_eq!(files().len(), 2);

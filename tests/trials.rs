@@ -93,7 +93,13 @@ async fn engine(plugins: &[(&str, &Path, &str)]) -> Engineered {
         counters: Arc::default(),
         journal: notices.clone(),
     });
-    let policies = Policies::start(Engine::new(Compiler::here()).expect("an engine"), &config, &files, services).await;
+    let policies = Policies::start(
+        Engine::new(Compiler::here()).expect("an engine"),
+        &config,
+        &files,
+        services,
+    )
+    .await;
     Engineered {
         policies: policies.map_err(|errors| format!("{errors:?}")).expect("a policy"),
         config,

@@ -196,6 +196,7 @@ pub struct Metrics {
     hook_seconds: Family<HookLabels, Histogram, fn() -> Histogram>,
     hook_failures: Family<HookFailureLabels, Counter>,
     plugin_instances: Family<PluginLabel, Gauge>,
+    plugin_memory_bytes: Family<PluginLabel, Gauge>,
     plugin_breaker_open: Family<PluginLabel, Gauge>,
     plugin_breaker_opened: Family<PluginLabel, Counter>,
     plugin_rollbacks: Family<RollbackLabels, Counter>,
@@ -397,6 +398,11 @@ impl Metrics {
             hook_seconds,
             hook_failures: added(r, "hook_failures", "Hook calls that failed, by the limit or fault"),
             plugin_instances: added(r, "plugin_instances", "Plugin instances in memory"),
+            plugin_memory_bytes: added(
+                r,
+                "plugin_memory_bytes",
+                "Memories and tables of all instances of a plugin",
+            ),
             plugin_breaker_open: added(
                 r,
                 "plugin_breaker_open",
@@ -461,6 +467,13 @@ impl Metrics {
     /// How many instances of a plugin are in memory.
     pub fn plugin_instances(&self, plugin: &str) -> Gauge {
         self.plugin_instances.get_or_create_owned(&PluginLabel {
+            plugin: plugin.to_owned(),
+        })
+    }
+
+    /// What all instances of a plugin hold, in bytes.
+    pub fn plugin_memory_bytes(&self, plugin: &str) -> Gauge {
+        self.plugin_memory_bytes.get_or_create_owned(&PluginLabel {
             plugin: plugin.to_owned(),
         })
     }
@@ -705,6 +718,7 @@ mod tests {
         hook.called(Duration::from_micros(3));
         hook.failed("trap");
         metrics.plugin_instances("auth-relay").set(4);
+        metrics.plugin_memory_bytes("auth-relay").set(1 << 20);
         metrics.plugin_breaker_open("auth-relay").set(1);
         metrics.plugin_breaker_opened("auth-relay");
         metrics.plugin_rolled_back("auth-relay", "canary");
@@ -732,6 +746,7 @@ mod tests {
             "gatepost_hook_seconds_bucket{le=\"0.000005\",plugin=\"auth-relay\",stage=\"rcpt\"} 1",
             "gatepost_hook_failures_total{plugin=\"auth-relay\",stage=\"rcpt\",cause=\"trap\"} 1",
             "gatepost_plugin_instances{plugin=\"auth-relay\"} 4",
+            "gatepost_plugin_memory_bytes{plugin=\"auth-relay\"} 1048576",
             "gatepost_plugin_breaker_open{plugin=\"auth-relay\"} 1",
             "gatepost_plugin_breaker_opened_total{plugin=\"auth-relay\"} 1",
             "gatepost_plugin_rollbacks_total{plugin=\"auth-relay\",version=\"canary\"} 1",

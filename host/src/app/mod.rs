@@ -119,7 +119,8 @@ pub fn try_policy(config: &Config, users: Users, files: &Files) -> anyhow::Resul
             journal: Arc::new(LogJournal::new(Arc::new(Metrics::new()))),
         };
         let services = backing.services(config, Arc::new(users));
-        let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
+        let engine = Engine::new(Compiler::of_commands())
+            .map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
         let errors = Policies::start(engine, config, files, services).await.err();
         let texts = errors.iter().flatten().map(ToString::to_string);
         Ok(texts.collect())
@@ -436,6 +437,9 @@ async fn gauges(app: Arc<App>) {
         let now_ms = crate::message::since_epoch(std::time::SystemTime::now()).as_millis() as u64;
         for plugin in app.relay.policies.current().plugins() {
             metrics.plugin_instances(&plugin.name).set(plugin.instances().1 as i64);
+            metrics
+                .plugin_memory_bytes(&plugin.name)
+                .set(plugin.held_bytes() as i64);
             let shut = plugin.condition(now_ms) != Condition::Closed;
             metrics.plugin_breaker_open(&plugin.name).set(shut.into());
         }

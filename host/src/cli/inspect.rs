@@ -10,8 +10,8 @@ use anyhow::{Context, anyhow};
 use super::plugin::read_component;
 use super::text::{Paint, printable, size};
 use crate::config::Grant;
-use crate::policy::{Compiler, Engine};
 use crate::policy::inspection::{self, Inspection, Trial};
+use crate::policy::{Compiler, Engine};
 
 /// Say what a component is, and whether the relay would take it
 ///

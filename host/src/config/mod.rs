@@ -492,6 +492,9 @@ pub struct Plugin {
     pub instances: Instances,
     /// `max_instances` at a time; a call waits for one within its wall time. Default [`Plugin::MAX_INSTANCES`].
     pub max_instances: u32,
+    /// `max_memory_mib`: memories and tables of all instances together, in bytes here. At least `memory_mib` of the budget. Default
+    /// [`Plugin::max_memory_bytes`].
+    pub max_memory_bytes: u64,
     /// `max_uses` of a pooled instance, then a new one. Default [`Plugin::MAX_USES`].
     pub max_uses: u32,
     pub budget: Budget,
@@ -504,8 +507,17 @@ pub struct Plugin {
 impl Plugin {
     /// With 64 MiB of memory each as the limit, and a few MiB in practice.
     pub const MAX_INSTANCES: u32 = 64;
+    /// Of all instances together, unless something else is said: 16 that hold as much as they may by default, or some hundred of usual ones.
+    pub const MAX_MEMORY_BYTES: u64 = 1 << 30;
     /// Some guests leak a little with each call (ComponentizeJS fails after about 1,800).
     pub const MAX_USES: u32 = 1_000;
+
+    /// What all instances may hold together if it is not said: what `max_instances` could hold, as far as that is no more than
+    /// [`Plugin::MAX_MEMORY_BYTES`].
+    pub fn max_memory_bytes(max_instances: u32, memory_bytes: u64) -> u64 {
+        let all = memory_bytes.saturating_mul(max_instances.into());
+        all.min(Plugin::MAX_MEMORY_BYTES).max(memory_bytes)
+    }
 }
 
 /// What a plugin is allowed to do and to reach. In the file, the names with `-`.

@@ -419,13 +419,23 @@ fn plugin(s: &mut Section<'_, '_>) -> Option<Plugin> {
     let grants: BTreeSet<Grant> = s.get("grants").unwrap_or_default();
     let endpoints: BTreeMap<String, Endpoint> = s.map("endpoints", "[plugin.endpoints]");
     let config: JsonMap = s.map("config", "[plugin.config]");
+    let max_instances = count(s, "max_instances", Plugin::MAX_INSTANCES);
+    let budget = budget(s.table("budget", "[plugin.budget]"));
+    let max_memory_bytes = s.get::<Count>("max_memory_mib").map(mib);
+    if max_memory_bytes.is_some_and(|most| most < budget.memory_bytes) {
+        let one = budget.memory_bytes >> 20;
+        let problem = format!("is less than one instance may have: memory_mib of [plugin.budget] is {one}");
+        s.problem("max_memory_mib", problem);
+    }
     let plugin = Plugin {
         on_failure: s.get("on_failure").unwrap_or(OnFailure::Defer),
         always: s.get("always").unwrap_or(false),
         instances: s.get("instances").unwrap_or(Instances::Pooled),
-        max_instances: count(s, "max_instances", Plugin::MAX_INSTANCES),
+        max_instances,
+        max_memory_bytes: max_memory_bytes
+            .unwrap_or_else(|| Plugin::max_memory_bytes(max_instances, budget.memory_bytes)),
         max_uses: count(s, "max_uses", Plugin::MAX_USES),
-        budget: budget(s.table("budget", "[plugin.budget]")),
+        budget,
         name: name.clone().unwrap_or_default(),
         file: file.unwrap_or_default(),
         config: serde_json::Value::Object(config.into_iter().collect()),
@@ -448,14 +458,16 @@ fn plugin(s: &mut Section<'_, '_>) -> Option<Plugin> {
     (name.is_some() && s.has("file")).then_some(plugin)
 }
 
+fn mib(count: Count) -> u64 {
+    u64::from(count.0) << 20
+}
+
 fn budget(mut s: Section<'_, '_>) -> Budget {
     let millis = |count: Count| Duration::from_millis(count.0.into());
     Budget {
         cpu: s.get("cpu_ms").map_or(Budget::CPU, millis),
         wall: s.get("wall_ms").map_or(Budget::WALL, millis),
-        memory_bytes: s
-            .get::<Count>("memory_mib")
-            .map_or(Budget::MEMORY_BYTES, |mib| u64::from(mib.0) << 20),
+        memory_bytes: s.get::<Count>("memory_mib").map_or(Budget::MEMORY_BYTES, mib),
         host_call_bytes: size(&mut s, "host_call_bytes", Budget::HOST_CALL_BYTES),
         log_lines: count(&mut s, "log_lines", Budget::LOG_LINES),
     }

@@ -205,6 +205,9 @@ fn the_contract_is_understood() {
     let plugin = &config.plugins[0];
     assert_eq!(plugin.file, Path::new("/etc/gatepost/plugins/auth-relay.wasm"));
     assert_eq!(plugin.budget.cpu, Duration::from_millis(50));
+    assert_eq!(plugin.max_memory_bytes, 64 * 16 << 20);
+    assert_eq!(Plugin::max_memory_bytes(64, 64 << 20), 1 << 30);
+    assert_eq!(Plugin::max_memory_bytes(2, 2 << 30), 2 << 30);
     assert_eq!(
         (plugin.budget.memory_bytes, plugin.budget.wall),
         (16 << 20, Budget::WALL)
@@ -684,6 +687,7 @@ fn the_reference_states_the_defaults() {
             plugin.always,
             plugin.instances,
             plugin.max_instances,
+            plugin.max_memory_bytes,
             plugin.max_uses,
         )
     };

@@ -165,6 +165,8 @@ pub enum Failure {
     Wall,
     /// `memory_mib` was reached.
     Memory,
+    /// `max_memory_mib` was reached.
+    TotalMemory,
     /// `host_call_bytes` crossed.
     HostCallBytes,
     /// No instance was free in time.
@@ -185,6 +187,7 @@ impl Failure {
             Failure::Cpu => "cpu",
             Failure::Wall => "wall",
             Failure::Memory => "memory",
+            Failure::TotalMemory => "memory-total",
             Failure::HostCallBytes => "host-call-bytes",
             Failure::Busy => "busy",
             Failure::Start(_) => "start",
@@ -201,6 +204,9 @@ impl fmt::Display for Failure {
             Failure::Cpu => f.write_str("it used up its budget of CPU time (cpu_ms)"),
             Failure::Wall => f.write_str("it took longer than wall_ms"),
             Failure::Memory => f.write_str("it reached its limit of memory (memory_mib)"),
+            Failure::TotalMemory => {
+                f.write_str("all of its instances together reached their limit of memory (max_memory_mib)")
+            }
             Failure::HostCallBytes => f.write_str("it moved more than host_call_bytes in and out"),
             Failure::Busy => f.write_str("all of its max_instances were in use until wall_ms had passed"),
             Failure::Start(text) => write!(f, "it could not be started: {text}"),

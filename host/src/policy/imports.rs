@@ -13,7 +13,7 @@ use wasmtime::component::{Resource, ResourceTable};
 
 use super::bindings::gatepost::policy as wit;
 use super::decision::{Journal, READS_MAX, Read, Stage, Told};
-use super::instance::Limiter;
+use super::memory::{Account, Limiter};
 use super::services::authentication::{Authenticator, Check, EnvelopeChecks, Sender, Status};
 use super::services::content::Content;
 use super::services::counters::Counters;
@@ -130,11 +130,12 @@ pub struct Guest {
 }
 
 impl Guest {
-    pub fn new(settings: &config::Plugin, plugin: Arc<str>, endpoints: Arc<Endpoints>) -> Guest {
+    /// `memory` is what all instances of the plugin hold together.
+    pub fn new(settings: &config::Plugin, plugin: Arc<str>, endpoints: Arc<Endpoints>, memory: Arc<Account>) -> Guest {
         let mut connections = ResourceTable::new();
         connections.set_max_capacity(CONNECTIONS_MAX);
         Guest {
-            limiter: Limiter::new(settings.budget.memory_bytes as usize),
+            limiter: Limiter::new(settings.budget.memory_bytes as usize, memory),
             cpu: settings.budget.cpu,
             ticks_left: 0,
             cpu_used_up: false,
@@ -155,7 +156,7 @@ impl Guest {
     pub fn begin(&mut self, call: Box<Call>) {
         self.call = Some(call);
         self.host_call_bytes = 0;
-        self.limiter.refused = false;
+        self.limiter.refused = None;
     }
 
     /// The call in progress; a guest that asks for something outside of a hook (in `configure`, in a start function) traps.

@@ -5,8 +5,8 @@
 
 use std::future::poll_fn;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{InstancePre, Resource};
-use wasmtime::{ResourceLimiter, Store, UpdateDeadline};
+use wasmtime::{Store, UpdateDeadline};
 
 use super::answer::cut;
 use super::bindings::exports::gatepost::policy as hooks;
@@ -23,6 +23,7 @@ use super::bindings::gatepost::policy::{queue, types as wit};
 use super::decision::Failure;
 use super::engine::{Engine, TICK};
 use super::imports::{Call, Guest};
+use super::memory::{Account, Refused, Spare};
 use super::services::endpoint::Endpoints;
 use crate::config;
 
@@ -96,41 +97,20 @@ struct Hooks {
     on_disconnect: Option<hooks::on_disconnect::Guest>,
 }
 
-/// The bound on a guest's memories and tables together.
-pub struct Limiter {
-    used: usize,
-    most: usize,
-    /// The guest asked for more than it may have.
-    pub refused: bool,
-}
+#[expect(
+    clippy::vec_box,
+    reason = "an instance is hundreds of bytes, and each call would move it twice"
+)]
+type Idle = Mutex<Vec<Box<Instance>>>;
 
-impl Limiter {
-    pub fn new(most: usize) -> Limiter {
-        Limiter {
-            used: 0,
-            most,
-            refused: false,
-        }
-    }
-
-    fn grow(&mut self, bytes: usize) -> bool {
-        let fits = self.used.checked_add(bytes).is_some_and(|sum| sum <= self.most);
-        if fits {
-            self.used += bytes;
-        } else {
-            self.refused = true;
-        }
-        fits
-    }
-}
-
-impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current)))
-    }
-
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>())))
+impl Spare for Idle {
+    fn drop_one(&self) -> bool {
+        let oldest = {
+            let mut idle = self.lock();
+            (!idle.is_empty()).then(|| idle.remove(0))
+        };
+        // It goes without the lock.
+        oldest.is_some()
     }
 }
 
@@ -145,11 +125,9 @@ pub struct Pool {
     /// `[plugin.config]` as the guest gets it.
     config: String,
     permits: Arc<Semaphore>,
-    #[expect(
-        clippy::vec_box,
-        reason = "an instance is hundreds of bytes, and each call would move it twice"
-    )]
-    idle: Mutex<Vec<Box<Instance>>>,
+    /// The one that waits longest comes first.
+    idle: Arc<Idle>,
+    memory: Arc<Account>,
     started: AtomicU64,
 }
 
@@ -168,6 +146,9 @@ impl Pool {
         settings: Arc<config::Plugin>,
         endpoints: Endpoints,
     ) -> Pool {
+        let idle = Arc::new(Idle::default());
+        let spare: Weak<Idle> = Arc::downgrade(&idle);
+        let memory = Account::new(settings.max_memory_bytes as usize, spare);
         Pool {
             plugin: settings.name.as_str().into(),
             endpoints: Arc::new(endpoints),
@@ -177,7 +158,8 @@ impl Pool {
             config: settings.config.to_string(),
             permits: Arc::new(Semaphore::new(settings.max_instances as usize)),
             settings,
-            idle: Mutex::new(Vec::new()),
+            idle,
+            memory: Arc::new(memory),
             started: AtomicU64::new(0),
         }
     }
@@ -201,14 +183,19 @@ impl Pool {
     /// Bytes of the memories and tables of an instance that waits.
     pub fn memory_bytes(&self) -> Option<usize> {
         let idle = self.idle.lock();
-        idle.last().map(|instance| instance.store.data().limiter.used)
+        idle.last().map(|instance| instance.store.data().limiter.used())
+    }
+
+    /// Bytes of the memories and tables of all instances, those in use too.
+    pub fn held_bytes(&self) -> usize {
+        self.memory.held()
     }
 
     /// Makes one instance and keeps it for the first call: the last test of a load.
     pub async fn trial(&self) -> Result<(), Failure> {
         let deadline = Instant::now() + self.settings.budget.wall;
         let instance = self.start(deadline).await?;
-        self.idle.lock().push(instance);
+        self.give_back(instance);
         Ok(())
     }
 
@@ -280,7 +267,12 @@ impl Pool {
         let budget = self.settings.budget;
         let mut store = Store::new(
             self.engine.wasm(),
-            Guest::new(&self.settings, self.plugin.clone(), self.endpoints.clone()),
+            Guest::new(
+                &self.settings,
+                self.plugin.clone(),
+                self.endpoints.clone(),
+                self.memory.clone(),
+            ),
         );
         store.limiter(|guest| &mut guest.limiter);
         store.set_hostcall_fuel(HOST_CALL_FUEL.min(budget.host_call_bytes as usize));
@@ -352,8 +344,11 @@ fn classify(store: &Store<Guest>, error: &wasmtime::Error) -> Failure {
     let guest = store.data();
     if guest.cpu_used_up {
         Failure::Cpu
-    } else if guest.limiter.refused {
-        Failure::Memory
+    } else if let Some(refused) = guest.limiter.refused {
+        match refused {
+            Refused::Own => Failure::Memory,
+            Refused::Together => Failure::TotalMemory,
+        }
     } else if guest.host_calls_used_up {
         Failure::HostCallBytes
     } else if error.is::<wasmtime::PoolConcurrencyLimitError>() {

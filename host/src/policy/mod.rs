@@ -21,6 +21,7 @@ pub mod gate;
 mod imports;
 pub mod inspection;
 mod instance;
+mod memory;
 pub mod plugin;
 mod policies;
 pub mod probation;

@@ -215,6 +215,11 @@ impl Plugin {
         self.pool.memory_bytes()
     }
 
+    /// What all of its instances hold in memories and tables, those in use too.
+    pub fn held_bytes(&self) -> usize {
+        self.pool.held_bytes()
+    }
+
     /// Hook calls since it was loaded, and how many of them failed.
     pub fn calls(&self) -> (u64, u64) {
         (

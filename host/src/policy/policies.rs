@@ -312,10 +312,10 @@ async fn load_all(
 mod tests {
     use std::path::Path;
 
-    use super::super::{Compiler, PIN_MAX};
     use super::super::decision::{Decision, Journal};
     use super::super::services::authentication::Authenticator;
     use super::super::services::state::State;
+    use super::super::{Compiler, PIN_MAX};
     use super::*;
     use crate::auth::Users;
     use crate::dns::Dns;

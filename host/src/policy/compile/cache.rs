@@ -20,8 +20,8 @@ use nix::unistd::Uid;
 use sha2::{Digest as _, Sha256};
 use zeroize::Zeroizing;
 
-use super::{NativeCode, memory_file};
 use super::child::Limits;
+use super::{NativeCode, memory_file};
 use crate::policy::decision::Digest;
 
 /// Entries at a time: some versions of each of a relay's plugins.
@@ -204,7 +204,9 @@ impl Cache {
 /// Copies this many bytes from one file to another, and gives the digest of each chunk as it was written.
 fn copy(from: &File, to: &File, length: u64) -> io::Result<Vec<[u8; 32]>> {
     let mut digests = vec![[0; 32]; length.div_ceil(CHUNK_BYTES) as usize];
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS_MAX);
     let share = digests.len().div_ceil(threads).max(1);
     std::thread::scope(|scope| {
         let mut parts = Vec::new();
@@ -251,7 +253,10 @@ impl Hasher for Whole {
 fn build() -> io::Result<String> {
     let file = fs::metadata("/proc/self/exe")?;
     let (inode, size, seconds, nanos) = (file.ino(), file.size(), file.mtime(), file.mtime_nsec());
-    Ok(format!("{} {inode} {size} {seconds}.{nanos}", env!("CARGO_PKG_VERSION")))
+    Ok(format!(
+        "{} {inode} {size} {seconds}.{nanos}",
+        env!("CARGO_PKG_VERSION")
+    ))
 }
 
 /// The folder is there, is this user's, and nobody else's.

@@ -116,7 +116,8 @@ impl Child {
         };
         let status = ended.map_err(|error| format!("the compiler's end cannot be seen: {error}"))?;
         match status.success() {
-            true => NativeCode::sealed(code).map_err(|error| format!("what the compiler wrote cannot be taken over: {error}")),
+            true => NativeCode::sealed(code)
+                .map_err(|error| format!("what the compiler wrote cannot be taken over: {error}")),
             false => Err(self.what_happened(status, &said(&complaints))),
         }
     }
@@ -132,20 +133,27 @@ impl Child {
         let signal = status.signal().and_then(|signal| Signal::try_from(signal).ok());
         match (code, signal) {
             (Some(REFUSED), _) => does_not_compile(said),
-            (Some(NO_MEMORY), _) | (None, Some(Signal::SIGABRT)) if code.is_some() || said.contains(ALLOCATION_FAILED) => {
+            (Some(NO_MEMORY), _) | (None, Some(Signal::SIGABRT))
+                if code.is_some() || said.contains(ALLOCATION_FAILED) =>
+            {
                 let most = memory_bytes >> 20;
-                format!("compiling it takes more than {most} MiB of memory: make it smaller (optimise for size, leave out libraries)")
+                format!(
+                    "compiling it takes more than {most} MiB of memory: make it smaller (optimise for size, leave out libraries)"
+                )
             }
             (_, Some(Signal::SIGXCPU)) => {
                 let most = cpu.as_secs();
-                format!("compiling it takes more than {most} s of CPU time: make it smaller (optimise for size, leave out libraries)")
+                format!(
+                    "compiling it takes more than {most} s of CPU time: make it smaller (optimise for size, leave out libraries)"
+                )
             }
             (_, Some(Signal::SIGXFSZ)) => {
                 let most = code_bytes >> 20;
                 format!("its native code is over {most} MiB: make it smaller (optimise for size, leave out libraries)")
             }
             (_, Some(Signal::SIGKILL)) => {
-                "the compiler was killed, as by a system that is short of memory: see the system's log, and try again".into()
+                "the compiler was killed, as by a system that is short of memory: see the system's log, and try again"
+                    .into()
             }
             _ => format!(
                 "the compiler ended with {status}, which is a fault of its own: use another version of the component, and report this one: {said}"

@@ -14,8 +14,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 
-use super::child::{Limits, NO_MEMORY, REFUSED};
 use super::FILE_BYTES_MAX;
+use super::child::{Limits, NO_MEMORY, REFUSED};
 use crate::policy::engine;
 
 /// Threads that compile. More of them take more memory, and no mail is to feel them.
@@ -75,14 +75,20 @@ fn confine(parent: i32, limits: &Limits) -> io::Result<()> {
     prctl::set_dumpable(false)?;
     for (resource, soft, hard) in [
         (Resource::RLIMIT_CORE, 0, 0),
-        (Resource::RLIMIT_CPU, limits.cpu.as_secs(), limits.cpu.as_secs() + CPU_GRACE),
+        (
+            Resource::RLIMIT_CPU,
+            limits.cpu.as_secs(),
+            limits.cpu.as_secs() + CPU_GRACE,
+        ),
         (Resource::RLIMIT_AS, limits.memory_bytes, limits.memory_bytes),
         (Resource::RLIMIT_FSIZE, limits.code_bytes, limits.code_bytes),
         (Resource::RLIMIT_NOFILE, DESCRIPTORS_MAX, DESCRIPTORS_MAX),
     ] {
         lower(resource, soft, hard)?;
     }
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+    let threads = std::thread::available_parallelism()
+        .map_or(1, usize::from)
+        .min(THREADS_MAX);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().map_err(io::Error::other)?;
     // With that, no further thread and no process. (Root is not bound by it.)
@@ -117,6 +123,7 @@ fn compile() -> wasmtime::Result<()> {
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         let system = cause.downcast_ref::<io::Error>();
-        cause.is::<wasmtime::error::OutOfMemory>() || system.is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
+        cause.is::<wasmtime::error::OutOfMemory>()
+            || system.is_some_and(|error| error.kind() == io::ErrorKind::OutOfMemory)
     })
 }

@@ -43,7 +43,10 @@ async fn what_was_compiled_before_needs_no_compiler() {
     let later = broken().cached_in(&folder);
     assert!(!compiles(&later, component(1)).await);
     let error = later.compile(&engine(), component(2)).await.err().unwrap();
-    assert!(error.starts_with("the compiler cannot be started (/nonexistent/gatepost): "), "{error}");
+    assert!(
+        error.starts_with("the compiler cannot be started (/nonexistent/gatepost): "),
+        "{error}"
+    );
     // Nothing was kept where there is no cache.
     let without = Compiler::here();
     assert!(compiles(&without, component(1)).await && compiles(&without, component(1)).await);
@@ -106,7 +109,10 @@ async fn what_is_not_ours_is_compiled_anew_and_goes() {
         let error = broken().cached_in(&folder).compile(&engine(), component(1)).await;
         assert!(error.is_err(), "{way}: it was taken");
         assert_eq!(files(&folder, ".native").len(), 0, "{way}: it is still there");
-        assert!(compiles(&Compiler::here().cached_in(&folder), component(1)).await, "{way}");
+        assert!(
+            compiles(&Compiler::here().cached_in(&folder), component(1)).await,
+            "{way}"
+        );
     }
 }
 
@@ -178,7 +184,10 @@ fn the_cache_keeps_so_much_and_forgets_what_was_not_used_for_longest() {
             cache.put(&entry(number), &code);
             // Their times must differ, on a disk with coarse ones too.
             let used = std::time::SystemTime::now() - Duration::from_secs(100 - u64::from(number));
-            File::open(cache.path(&entry(number))).unwrap().set_modified(used).unwrap();
+            File::open(cache.path(&entry(number)))
+                .unwrap()
+                .set_modified(used)
+                .unwrap();
         }
         // The first one is used, so the second is the oldest.
         assert!(cache.get(&entry(0)).is_some());
@@ -206,7 +215,12 @@ fn the_cache_keeps_so_much_and_forgets_what_was_not_used_for_longest() {
     cache.put(&cache.entry(&engine, Digest::of(b"a")), &code);
     assert!(part.exists(), "it may be being written");
     let long_ago = std::time::SystemTime::now() - Duration::from_secs(2 * 60 * 60);
-    File::options().write(true).open(&part).unwrap().set_modified(long_ago).unwrap();
+    File::options()
+        .write(true)
+        .open(&part)
+        .unwrap()
+        .set_modified(long_ago)
+        .unwrap();
     cache.put(&cache.entry(&engine, Digest::of(b"b")), &code);
     assert!(!part.exists());
 }
