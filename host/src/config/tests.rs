@@ -369,6 +369,10 @@ fn unknown_keys_and_bad_values() {
             "10: \"a\" in [plugin.endpoints] of [[plugin]] \"p\": a port is missing",
         ),
         (
+            "[[plugin]]\nname = \"p\"\nfile = \"f\"\nmax_memory_mib = 63",
+            "8: \"max_memory_mib\" in [[plugin]] \"p\": is less than one instance may have: memory_mib of [plugin.budget] is 64",
+        ),
+        (
             "[[plugin]]\nname = \"p\"\nfile = \"f\"\n[plugin.config]\na = [nan]",
             "9: \"a\" in [plugin.config] of [[plugin]] \"p\": nan has no form in JSON",
         ),

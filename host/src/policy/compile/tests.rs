@@ -178,6 +178,7 @@ fn the_cache_keeps_so_much_and_forgets_what_was_not_used_for_longest() {
             bytes: 4 * size - 1,
         },
     ] {
+        let _ = fs::remove_dir_all(folder.path());
         let cache = Cache::bounded(folder.path(), bounds).unwrap();
         let entry = |number: u8| cache.entry(&engine, Digest::of(&[number]));
         for number in 0..3 {
