@@ -382,7 +382,7 @@ fn a_policy_that_would_open_the_relay_does_not_start() {
     // `check` finds it before anything is started.
     let bad = setup("always");
     let config = bad.write();
-    let check = std::process::Command::new(support::GATEPOST)
+    let check = support::gatepost()
         .args(["check", "--config"])
         .arg(&config)
         .output()

@@ -9,9 +9,8 @@ mod support;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use support::GATEPOST;
+use support::gatepost;
 use wit_parser::{Handle, Interface, Resolve, Type, TypeDefKind, TypeId, WorldItem};
 
 /// The world of all hooks, which says what policies export.
@@ -305,7 +304,7 @@ fn components_of_released_versions_load_and_work() {
     for version in released() {
         let component = version.join("rust-minimal.wasm");
         let transcript = version.join("rust-minimal.transcript");
-        let output = Command::new(GATEPOST)
+        let output = gatepost()
             .args(["plugin", "test"])
             .args([&component, &transcript])
             .output()

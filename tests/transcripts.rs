@@ -3,9 +3,9 @@
 mod support;
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 
-use support::{GATEPOST, guest, plugin};
+use support::{gatepost, guest, plugin};
 
 /// The transcripts of a plugin, in `tests/` of its folder.
 fn transcripts(folder: &Path) -> Vec<PathBuf> {
@@ -17,7 +17,7 @@ fn transcripts(folder: &Path) -> Vec<PathBuf> {
 }
 
 fn plugin_test(component: &Path, arguments: &[&Path]) -> Output {
-    let mut command = Command::new(GATEPOST);
+    let mut command = gatepost();
     command.args(["plugin", "test"]).arg(component).args(arguments);
     command.output().expect("gatepost runs")
 }
@@ -69,7 +69,7 @@ fn the_smallest_policy_is_small_and_the_one_that_the_readme_shows() {
 }
 
 fn plugin_check(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(GATEPOST)
+    let output = gatepost()
         .args(["plugin", "check"])
         .args(arguments)
         .output()

@@ -23,6 +23,13 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// The executable under test.
 pub const GATEPOST: &str = env!("CARGO_BIN_EXE_gatepost");
 
+/// The executable as a command, which keeps what it compiles in the tests' folder and not in the tester's.
+pub fn gatepost() -> Command {
+    let mut command = Command::new(GATEPOST);
+    command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
+    command
+}
+
 /// A reference plugin's component. Built by `scripts/build-plugins`, which `make test` runs first.
 pub fn plugin(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -310,7 +317,7 @@ impl Relay {
     }
 
     fn run(&self, arguments: &[&str]) -> std::process::Output {
-        Command::new(GATEPOST)
+        gatepost()
             .args(arguments)
             .arg("--config")
             .arg(&self.config)

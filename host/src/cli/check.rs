@@ -1,7 +1,7 @@
 //! `gatepost check`: whether a relay could start with this configuration, without starting one.
 //!
 //! Reads the configuration and every file that it names, as the supervisor would, and loads and probes the policy, as the worker would. It binds
-//! nothing and changes nothing.
+//! nothing and changes nothing of the relay's; compiled plugins are kept in the caller's own cache.
 
 use std::collections::HashMap;
 use std::fmt::Write;

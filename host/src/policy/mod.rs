@@ -2,7 +2,7 @@
 //!
 //! [`Policy`] is one immutable version of that set; a session keeps the one it began with. [`Policies`] holds the one in force, and the
 //! versions that are on trial ([`shadow`], [`canary`]), and replaces them atomically. The way of a question: [`chain`] asks each plugin of the stage,
-//! [`plugin`] decides whether it may be called ([`breaker`]), `instance` calls it within its budgets, `imports` answers what it asks, `answer`
+//! [`plugin`] (made by [`compile`] and the checks of a load) decides whether it may be called ([`breaker`]), `instance` calls it within its budgets, `imports` answers what it asks, `answer`
 //! checks what it says, and the outcome and the [`decision`]s go back. [`gate`] has the last word on relaying, and is no part of any plugin; [`probe`]
 //! asks what strangers would ask, before a policy is live; [`probation`] watches what has just become so.
 //!
