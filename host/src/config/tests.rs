@@ -205,7 +205,7 @@ fn the_contract_is_understood() {
     let plugin = &config.plugins[0];
     assert_eq!(plugin.file, Path::new("/etc/gatepost/plugins/auth-relay.wasm"));
     assert_eq!(plugin.budget.cpu, Duration::from_millis(50));
-    assert_eq!(plugin.max_memory_bytes, 64 * 16 << 20);
+    assert_eq!(plugin.max_memory_bytes, 1 << 30);
     assert_eq!(Plugin::max_memory_bytes(64, 64 << 20), 1 << 30);
     assert_eq!(Plugin::max_memory_bytes(2, 2 << 30), 2 << 30);
     assert_eq!(

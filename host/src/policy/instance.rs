@@ -97,10 +97,7 @@ struct Hooks {
     on_disconnect: Option<hooks::on_disconnect::Guest>,
 }
 
-#[expect(
-    clippy::vec_box,
-    reason = "an instance is hundreds of bytes, and each call would move it twice"
-)]
+/// Boxed: an instance is hundreds of bytes, and each call would move it twice.
 type Idle = Mutex<Vec<Box<Instance>>>;
 
 impl Spare for Idle {
