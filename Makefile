@@ -36,6 +36,7 @@ lint: ## formatting, clippy, and (where cargo-deny is installed) licences and so
 
 bench: setup ## criterion benches: session core, a hook call, a spool commit
 	scripts/build-plugins
+	scripts/build-plugins --from tests/guests --out target/guests
 	cargo bench --workspace
 
 compare: build ## throughput, CPU and memory beside Postfix, on this machine, in one run

@@ -1,9 +1,12 @@
-//! What a hook call costs: a warm one of each reference plugin, whole, as a connection makes it (question, lease, guest, checked answer, decision).
+//! What a hook call costs, whole, as a connection makes it (question, lease, guest, checked answer, decision): a warm one of each reference plugin;
+//! one that asks for two facts, beside a round trip to a policy daemon over a Unix socket; one in a new instance; and the same policy in each language.
 //!
-//! `scripts/build-plugins` must have run.
+//! `scripts/build-plugins` must have run, for `plugins` and for `tests/guests`; examples that were not built are left out, said aloud.
 
 use std::hint::black_box;
-use std::path::Path;
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -34,15 +37,26 @@ impl Journal for Nobody {
     fn plugin_log(&self, _: gatepost::message::Id, _: &str, _: Stage, _: tracing::Level, _: &str) {}
 }
 
-/// A policy of one plugin, with a configuration that makes it work.
-async fn policy(name: &str, grants: &str, settings: &str) -> Arc<Policy> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let file = root.join("target/plugins").join(format!("{name}.wasm"));
+/// A component below `target`.
+fn component(folder: &str, name: &str) -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target");
+    target.join(folder).join(format!("{name}.wasm"))
+}
+
+/// A policy of one reference plugin, with a configuration that makes it work.
+async fn policy(name: &str, grants: &str, config: &str) -> Arc<Policy> {
+    let settings = format!("grants = [{grants}]\n[plugin.config]\n{config}");
+    policy_of(&component("plugins", name), &settings).await
+}
+
+/// A policy of one plugin with these keys.
+async fn policy_of(file: &Path, settings: &str) -> Arc<Policy> {
+    let name = file.file_stem().and_then(|stem| stem.to_str()).expect("a name");
     let bytes =
-        std::fs::read(&file).unwrap_or_else(|error| panic!("{}: {error}; run scripts/build-plugins", file.display()));
+        std::fs::read(file).unwrap_or_else(|error| panic!("{}: {error}; run scripts/build-plugins", file.display()));
     let text = format!(
         "hostname = \"relay.test\"\nrelay_domains = [\"ours.test\"]\n[[listener]]\nname = \"mx\"\naddress = \"127.0.0.1:0\"\ntls = \"none\"\n\
-         [[plugin]]\nname = \"{name}\"\nfile = \"{name}.wasm\"\ngrants = [{grants}]\n[plugin.config]\n{settings}"
+         [[plugin]]\nname = \"{name}\"\nfile = \"{name}.wasm\"\n{settings}"
     );
     let config = Config::parse(&text, Path::new("bench.toml")).expect("a configuration");
     let dns = Dns::new(&["127.0.0.1:1".parse().expect("an address")]).expect("a resolver");
@@ -172,5 +186,65 @@ fn hooks(criterion: &mut Criterion) {
     );
 }
 
-criterion_group!(benches, hooks);
+/// What a relay asks a policy daemon (Postfix's `smtpd_access_policy`), and what that answers at least.
+const POLICY_REQUEST: &[u8] = b"request=smtpd_access_policy\nprotocol_state=RCPT\nprotocol_name=ESMTP\nclient_address=192.0.2.7\n\
+    client_name=client.test\nhelo_name=client.test\nsender=alice@ours.test\nrecipient=bob@remote.test\nrecipient_count=0\nqueue_id=\n\
+    instance=1.2.3\nsize=0\nsasl_method=plain\nsasl_username=alice\nsasl_sender=\n\n";
+const POLICY_ANSWER: &[u8] = b"action=DUNNO\n\n";
+
+/// A round trip to a daemon that does nothing but answer, and the same question to a warm policy.
+fn two_facts(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let recipient: &Address = Box::leak(Box::new(Address::parse("bob@ours.test").expect("an address")));
+    let rcpt = || Question::Rcpt(recipient, &[], Class::Ours);
+    let guest = |name, settings| runtime.block_on(policy_of(&component("guests", name), settings));
+    let mut ask = |name: &str, policy: &Policy| measure(criterion, &runtime, name, policy, |_| {}, rcpt);
+    ask("address and a note, warm", &guest("reader", ""));
+    ask("a new instance", &guest("bare", "instances = \"fresh\""));
+    ask("a new instance, configured", &guest("reader", "instances = \"fresh\""));
+
+    let (mut relay, mut daemon) = UnixStream::pair().expect("a pair of sockets");
+    let answering = std::thread::spawn(move || {
+        let mut request = [0; POLICY_REQUEST.len()];
+        while daemon.read_exact(&mut request).is_ok() {
+            daemon.write_all(POLICY_ANSWER).expect("the relay is there");
+        }
+    });
+    criterion.bench_function("hook/policy daemon over a Unix socket", |bencher| {
+        let mut answer = [0; POLICY_ANSWER.len()];
+        bencher.iter(|| {
+            relay.write_all(POLICY_REQUEST).expect("the daemon is there");
+            relay.read_exact(&mut answer).expect("an answer");
+        });
+    });
+    drop(relay);
+    answering.join().expect("it ended with the relay");
+}
+
+/// The same policy in each language, warm and in a new instance, and what an instance holds.
+fn languages(criterion: &mut Criterion) {
+    let runtime = Runtime::new().expect("a runtime");
+    let recipient: &Address = Box::leak(Box::new(Address::parse("bob@ours.test").expect("an address")));
+    for language in ["rust", "c", "js", "ts", "python"] {
+        let file = component("examples", &format!("greylist-{language}"));
+        if !file.exists() {
+            eprintln!("SKIPPED: {} is not there: build the examples first", file.display());
+            continue;
+        }
+        for instances in ["pooled", "fresh"] {
+            let settings = format!("grants = [\"state\"]\ninstances = \"{instances}\"");
+            let policy = runtime.block_on(policy_of(&file, &settings));
+            let name = format!("greylist-{language} on-rcpt, {instances}");
+            let rcpt = || Question::Rcpt(recipient, &[], Class::Ours);
+            measure(criterion, &runtime, &name, &policy, |_| {}, rcpt);
+            for plugin in policy.plugins() {
+                if let Some(bytes) = plugin.memory_bytes() {
+                    eprintln!("hook/{name}: an instance holds {} KiB", bytes >> 10);
+                }
+            }
+        }
+    }
+}
+
+criterion_group!(benches, hooks, two_facts, languages);
 criterion_main!(benches);
