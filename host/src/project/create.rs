@@ -123,10 +123,9 @@ pub fn create(folder: &Path, name: &str, language: Language, hooks: &[String]) -
     half.push(format!(".{}.tmp", std::process::id()));
     let half = Path::new(&half);
     let made = fill(half, name, language, hooks).and_then(|()| fs::rename(half, folder));
-    made.map_err(|error| {
+    made.inspect_err(|_| {
         // The first error is the one to report.
         let _ = fs::remove_dir_all(half);
-        error
     })
     .with_context(|| format!("cannot make {shown}"))
 }
@@ -202,7 +201,7 @@ fn template_folder(path: &str) -> io::Result<&'static Dir<'static>> {
 }
 
 /// Writes the files of `from` below `to`, each through `change`. `gitignore` gets its dot, which would make it count in this repository.
-pub(super) fn copy(from: &Dir<'_>, to: &Path, change: &dyn Fn(&str) -> String) -> io::Result<()> {
+fn copy(from: &Dir<'_>, to: &Path, change: &dyn Fn(&str) -> String) -> io::Result<()> {
     for entry in from.entries() {
         let name = entry.path().file_name().unwrap_or_default();
         match entry {
