@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module of the daemon, and the others that it may name outside of its unit tests.
-const ARROWS: [(&str, &str); 23] = [
+const ARROWS: [(&str, &str); 24] = [
     ("admin", "message metrics"),
     (
         "app",
         "admin auth config delivery dns journal limits listener maillog message metrics policy relay spool supervisor tls worker_link",
     ),
     ("auth", ""),
-    ("cli", "admin app auth config message policy tls"),
+    ("cli", "admin app auth config message policy project tls"),
     ("config", "message"),
     (
         "connection",
@@ -31,6 +31,7 @@ const ARROWS: [(&str, &str); 23] = [
     ("message", ""),
     ("metrics", "message tls"),
     ("policy", "auth config dns message"),
+    ("project", ""),
     ("proxy", ""),
     ("relay", "auth config limits metrics policy spool tls"),
     ("spool", "message"),

@@ -17,6 +17,7 @@ pub mod maillog;
 pub mod message;
 pub mod metrics;
 pub mod policy;
+mod project;
 pub mod proxy;
 pub mod relay;
 pub mod spool;

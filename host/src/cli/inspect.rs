@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -40,7 +40,6 @@ fn grant(text: &str) -> Result<Grant, String> {
 }
 
 pub fn check(args: &Args) -> anyhow::Result<()> {
-    let component = read_component(&args.file)?.into();
     let config = match &args.settings {
         None => toml::Table::new(),
         Some(path) => {
@@ -49,17 +48,50 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
             text.parse().with_context(name)?
         }
     };
+    let found = inspect(&args.file, config, &args.grant)?;
+    super::print(&summary(&found, &args.grant, Paint::stdout()))?;
+    refused(&args.file, &found)
+}
+
+/// The verdict on a component in one line, without settings and further grants. Fails if the relay would refuse it.
+pub fn verdict(file: &Path) -> anyhow::Result<String> {
+    let found = inspect(file, toml::Table::new(), &[])?;
+    refused(file, &found)?;
+    Ok(format!(
+        "{}, {}",
+        size(found.bytes as u64),
+        accepted(&found, &[], Paint::stdout())
+    ))
+}
+
+fn inspect(file: &Path, config: toml::Table, more_grants: &[Grant]) -> anyhow::Result<Inspection> {
+    let component = read_component(file)?.into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
-    let shown = args.file.display();
-    let found = runtime
-        .block_on(inspection::inspect(&engine, &args.file, component, config, &args.grant))
-        .map_err(|error| anyhow!("{shown}: the relay would refuse it: {error}"))?;
-    super::print(&summary(&found, &args.grant, Paint::stdout()))?;
-    match found.verdict {
+    runtime
+        .block_on(inspection::inspect(&engine, file, component, config, more_grants))
+        .map_err(|error| anyhow!("{}: the relay would refuse it: {error}", file.display()))
+}
+
+fn refused(file: &Path, found: &Inspection) -> anyhow::Result<()> {
+    match &found.verdict {
         Ok(_) => Ok(()),
-        Err(error) => Err(anyhow!("{shown}: the relay would refuse it: {}", printable(&error))),
+        Err(error) => Err(anyhow!(
+            "{}: the relay would refuse it: {}",
+            file.display(),
+            printable(error)
+        )),
     }
+}
+
+/// `the relay would load it with grants = ["dns"]`.
+fn accepted(found: &Inspection, more_grants: &[Grant], paint: Paint) -> String {
+    let mut grants: Vec<Grant> = found.grants.iter().chain(more_grants).copied().collect();
+    grants.sort();
+    grants.dedup();
+    let grants: Vec<String> = grants.iter().map(|grant| format!("\"{grant}\"")).collect();
+    let verdict = paint.green("the relay would load it");
+    format!("{verdict} with grants = [{}]", grants.join(", "))
 }
 
 fn summary(found: &Inspection, more_grants: &[Grant], paint: Paint) -> String {
@@ -101,16 +133,7 @@ fn summary(found: &Inspection, more_grants: &[Grant], paint: Paint) -> String {
     }
     if let Ok(trial) = &found.verdict {
         show_trial(&mut text, trial, paint);
-        let mut grants: Vec<Grant> = found.grants.iter().chain(more_grants).copied().collect();
-        grants.sort();
-        grants.dedup();
-        let grants: Vec<String> = grants.iter().map(|grant| format!("\"{grant}\"")).collect();
-        let _ = writeln!(
-            text,
-            "verdict    {} with grants = [{}]",
-            paint.green("the relay would load it"),
-            grants.join(", ")
-        );
+        let _ = writeln!(text, "verdict    {}", accepted(found, more_grants, paint));
     }
     text
 }

@@ -1,6 +1,6 @@
 //! The command line: what can be typed, what is printed, and the exit status (0 done, 1 failed, 2 not understood).
 //!
-//! A command either runs here (`check`, `user`, `plugin check`, `plugin test`) or is a client of the running relay's admin socket (`queue`,
+//! A command either runs here (`check`, `user`, `plugin new`, `plugin build`, `plugin check`, `plugin test`) or is a client of the running relay's admin socket (`queue`,
 //! `plugin`); `run` hands over to the daemon. What is printed goes to standard output, errors to standard error;
 //! colours only on a terminal; what came from strangers is printed without its control characters.
 
@@ -8,6 +8,7 @@ mod check;
 mod client;
 mod inspect;
 mod plugin;
+mod project;
 mod queue;
 mod run;
 mod text;
@@ -134,6 +135,16 @@ mod tests {
                 "plugin check rbl.wasm --grant everything",
                 Some(ErrorKind::ValueValidation),
             ),
+            ("plugin new my-policy", None),
+            ("plugin new my-policy --lang rust --hooks on-rcpt,on-message", None),
+            ("plugin new My_Policy", Some(ErrorKind::ValueValidation)),
+            (
+                "plugin new my-policy --hooks on-rcpt,on-mesage",
+                Some(ErrorKind::InvalidValue),
+            ),
+            ("plugin new my-policy --lang rusty", Some(ErrorKind::InvalidValue)),
+            ("plugin build", None),
+            ("plugin build my-policy -o x.wasm", None),
             ("plugin test rbl.wasm", Some(ErrorKind::MissingRequiredArgument)),
             ("plugin test rbl.wasm one.transcript two.transcript --update", None),
             ("plugin load rbl new.wasm --shadow", None),

@@ -9,7 +9,7 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 
 use super::text::{Paint, printable};
-use super::{client, inspect, transcript};
+use super::{client, inspect, project, transcript};
 use crate::admin::protocol::{COMPONENT_LIMIT, LoadMode, PluginStatus, Request, Response, TrialStatus};
 
 /// See and replace the plugins of the running relay, and test new ones
@@ -81,6 +81,8 @@ pub enum Command {
         /// The plugin's name in the configuration
         name: String,
     },
+    New(project::New),
+    Build(project::Build),
     Check(inspect::Args),
     Test(transcript::Args),
 }
@@ -94,6 +96,8 @@ Examples:
   gatepost plugin load spam-scan new.wasm --canary 10    let it decide for a tenth of the sessions
   gatepost plugin promote spam-scan                      well done: for all (or `abort`)
   gatepost plugin disable spam-scan
+  gatepost plugin new my-policy                          a project that builds at once
+  gatepost plugin build my-policy                        its component, and whether the relay would load it
   gatepost plugin check my-policy.wasm                   no relay needed
   gatepost plugin test my-policy.wasm my-policy.transcript";
 
@@ -124,6 +128,8 @@ pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
         Command::Abort { name } => Request::PluginAbort { name: name.clone() },
         Command::Enable { name } => Request::PluginEnable { name: name.clone() },
         Command::Disable { name } => Request::PluginDisable { name: name.clone() },
+        Command::New(args) => return project::new(args),
+        Command::Build(args) => return project::build(args),
         Command::Check(args) => return inspect::check(args),
         Command::Test(args) => return transcript::test(args),
     };

@@ -1,0 +1,81 @@
+//! Projects of policies, for their authors: a folder that builds at once ([`create`]), and the component that comes out of it ([`build`]).
+//!
+//! Neither knows a relay. The templates are the files of `sdk/templates`, and travel in this executable together with the interface and the SDK of
+//! the same build. Nothing is written outside of the project's folder but what the languages' own tools keep in their caches.
+
+mod build;
+mod create;
+mod rust;
+mod tool;
+
+use include_dir::{Dir, include_dir};
+
+pub use build::build;
+pub use create::{check_name, create};
+
+static TEMPLATES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sdk/templates");
+/// The interface: all files of `wit/`.
+static INTERFACE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/wit");
+
+/// Every hook of the interface, in the order in which a message passes them.
+pub const HOOKS: [&str; 12] = [
+    "on-connect",
+    "on-ehlo",
+    "on-auth",
+    "on-mail",
+    "on-rcpt",
+    "on-data",
+    "on-message",
+    "on-queued",
+    "on-route",
+    "on-delivery",
+    "on-result",
+    "on-disconnect",
+];
+
+/// What a project can be written in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Language {
+    Rust,
+}
+
+/// A language, the file that tells its projects, and the folder of `sdk/templates` and the ending of its hooks' bodies.
+struct Kind {
+    language: Language,
+    markers: &'static [&'static str],
+    templates: &'static str,
+    ending: &'static str,
+}
+
+const KINDS: [Kind; 1] = [Kind {
+    language: Language::Rust,
+    markers: &["Cargo.toml"],
+    templates: "rust",
+    ending: "rs",
+}];
+
+impl Language {
+    fn kind(self) -> &'static Kind {
+        let found = KINDS.iter().find(|kind| kind.language == self);
+        found.expect("every language has a kind: a test walks through all of them")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn every_language_has_a_body_for_every_hook_and_every_hook_a_transcript() {
+        for hook in HOOKS {
+            assert!(TEMPLATES.contains(format!("transcript/{hook}.transcript")), "{hook}");
+            for language in Language::value_variants() {
+                let kind = language.kind();
+                let body = format!("{}/hooks/{hook}.{}", kind.templates, kind.ending);
+                assert!(TEMPLATES.contains(&body), "{body}");
+            }
+        }
+    }
+}

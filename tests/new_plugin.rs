@@ -1,0 +1,109 @@
+//! From nothing to a policy: `plugin new`, `plugin build`, `plugin test`, with each of the languages' own tools.
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use support::gatepost;
+
+const ALL: &str = "on-connect,on-ehlo,on-auth,on-mail,on-rcpt,on-data,on-message,on-queued,on-route,on-delivery,on-result,on-disconnect";
+
+/// Language, name, hooks.
+const PROJECTS: [(&str, &str, &str); 2] = [("rust", "one-hook", "on-rcpt"), ("rust", "all-hooks", ALL)];
+
+/// One target folder for all projects, so that a standard library that has to be built along is built once.
+fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = gatepost();
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/new-plugin");
+    command
+        .current_dir(folder)
+        .env("CARGO_TARGET_DIR", target)
+        .args(arguments);
+    command
+}
+
+fn run(folder: &Path, arguments: &[&str]) -> Output {
+    in_folder(folder, arguments).output().expect("gatepost runs")
+}
+
+fn said(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+#[test]
+fn a_new_project_builds_at_once_and_passes_its_transcript() {
+    for (language, name, hooks) in PROJECTS {
+        let folder = tempfile::tempdir().expect("a folder");
+        let folder = folder.path();
+        let made = run(folder, &["plugin", "new", "--lang", language, "--hooks", hooks, name]);
+        assert!(made.status.success(), "{name}: {}", said(&made));
+        let component = format!("{name}/build/{name}.wasm");
+        let transcript = format!("{name}/tests/passes.transcript");
+        for next in [
+            format!("gatepost plugin build {name}"),
+            format!("gatepost plugin test {component} {transcript}"),
+            "[[plugin]]".to_owned(),
+        ] {
+            assert!(said(&made).contains(&next), "{name}: {}", said(&made));
+        }
+        let built = run(folder, &["plugin", "build", name]);
+        assert!(built.status.success(), "{name}: {}", said(&built));
+        assert!(
+            said(&built).contains("the relay would load it with grants = []"),
+            "{}",
+            said(&built)
+        );
+        assert!(!said(&built).contains("warning"), "{}", said(&built));
+        let tested = run(folder, &["plugin", "test", &component, &transcript]);
+        assert!(tested.status.success(), "{name}: {}", said(&tested));
+        assert!(!said(&tested).contains("never asked"), "{name}: {}", said(&tested));
+    }
+}
+
+#[test]
+fn what_cannot_be_made_is_refused_and_leaves_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::create_dir(folder.path().join("taken")).expect("a folder");
+    for (arguments, status, words) in [
+        (["My_Policy", "--lang", "rust"], 2, "lower case letters"),
+        (["../up", "--lang", "rust"], 2, "lower case letters"),
+        (["test", "--lang", "rust"], 2, "my-test is possible"),
+        (["mine", "--hooks", "on-mesage"], 2, "'on-message'"),
+        (["mine", "--lang", "rst"], 2, "rust"),
+        (["taken", "--lang", "rust"], 1, "exists already"),
+    ] {
+        let output = run(folder.path(), &[&["plugin", "new"], &arguments[..]].concat());
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {}", said(&output));
+        assert!(said(&output).contains(words), "{arguments:?}: {}", said(&output));
+    }
+    let left: Vec<_> = fs::read_dir(folder.path()).expect("a folder").collect();
+    assert_eq!(left.len(), 1, "{left:?}");
+}
+
+#[test]
+fn what_cannot_be_built_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    let refused = |mut command: Command, words: &str| {
+        let output = command.output().expect("gatepost runs");
+        assert_eq!(output.status.code(), Some(1), "{words}: {}", said(&output));
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    };
+    refused(
+        in_folder(folder, &["plugin", "build"]),
+        "there is no project of a policy here",
+    );
+    let made = run(folder, &["plugin", "new", "broken"]);
+    assert!(made.status.success(), "{}", said(&made));
+    let mut no_tools = in_folder(folder, &["plugin", "build", "broken"]);
+    no_tools.env("PATH", "");
+    refused(no_tools, "rustc is not installed (not found in PATH): install Rust");
+    fs::write(folder.join("broken/src/lib.rs"), "fn broken( {").expect("a source");
+    refused(in_folder(folder, &["plugin", "build", "broken"]), "src/lib.rs:1");
+}
