@@ -358,7 +358,10 @@ fn classify(store: &Store<Guest>, error: &wasmtime::Error) -> Failure {
 macro_rules! bind_all {
     ($self:ident, $store:ident, $instance:ident: $($hook:ident),*) => {
         Hooks { $($hook: match &$self.$hook {
-            Some(indices) => Some(indices.load(&mut *$store, $instance)?),
+            Some(indices) => Some(indices.load(&mut *$store, $instance).map_err(|cause| {
+                let hook = stringify!($hook).replace('_', "-");
+                wasmtime::format_err!("its {hook} has another type than the host's: {cause:#}")
+            })?),
             None => None,
         },)* }
     };

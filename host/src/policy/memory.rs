@@ -108,13 +108,20 @@ impl Drop for Limiter {
     }
 }
 
+/// Whether a memory or table may become so large by its own maximum. What may not never comes to be, and must not be counted: the engine refuses it
+/// only after it has asked here.
+fn within(desired: usize, most: Option<usize>) -> bool {
+    most.is_none_or(|most| desired <= most)
+}
+
 impl ResourceLimiter for Limiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current)))
+    fn memory_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        Ok(within(desired, most) && self.grow(desired.saturating_sub(current)))
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
-        Ok(self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>())))
+    fn table_growing(&mut self, current: usize, desired: usize, most: Option<usize>) -> wasmtime::Result<bool> {
+        let bytes = desired.saturating_sub(current).saturating_mul(size_of::<usize>());
+        Ok(within(desired, most) && self.grow(bytes))
     }
 }
 
@@ -188,5 +195,17 @@ mod tests {
         assert!(guest.memory_growing(65_536, 131_072, None).unwrap());
         assert!(guest.table_growing(10, 20, None).unwrap());
         assert_eq!(account.held(), 131_072 + 10 * size_of::<usize>());
+    }
+
+    #[test]
+    fn what_is_beyond_a_maximum_of_the_guest_itself_is_not_counted() {
+        let (account, _waiting) = account(1 << 20);
+        let mut guest = Limiter::new(1 << 20, account.clone());
+        assert!(guest.memory_growing(0, 65_536, Some(65_536)).unwrap());
+        for _ in 0..1_000 {
+            assert!(!guest.memory_growing(65_536, 131_072, Some(65_536)).unwrap());
+            assert!(!guest.table_growing(10, 20, Some(19)).unwrap());
+        }
+        assert_eq!((guest.used(), guest.refused), (65_536, None));
     }
 }

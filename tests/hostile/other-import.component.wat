@@ -1,0 +1,8 @@
+;; The clock, of another type than the host's.
+(component
+  (import "gatepost:policy/clock@0.1.0" (instance (export "now" (func (result string)))))
+  (core module $m (func (export "f")))
+  (core instance $i (instantiate $m))
+  (func $f (canon lift (core func $i "f")))
+  (instance $hook (export "on-connect" (func $f)))
+  (export "gatepost:policy/on-connect@0.1.0" (instance $hook)))
