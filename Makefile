@@ -23,6 +23,7 @@ test: setup lint ## everything that must pass: formatting, clippy, all tests, wi
 	scripts/setup-tests
 	scripts/build-plugins
 	@[ ! -e tests/guests/Cargo.toml ] || scripts/build-plugins --from tests/guests --out target/guests
+	scripts/build-examples
 	cargo test --workspace
 	cargo test --workspace $(PLUGINS) $(PLUGINS_TARGET)
 

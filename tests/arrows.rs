@@ -41,8 +41,9 @@ const ARROWS: [(&str, &str); 24] = [
 ];
 
 /// Crates that only some modules may name: WebAssembly stays behind the policy, the protocol behind those who speak it.
-const CRATES: [(&str, &str); 2] = [
+const CRATES: [(&str, &str); 3] = [
     ("wasmtime", "policy"),
+    ("wasmtime_wasi", "policy"),
     ("gatepost_smtp", "connection delivery listener policy"),
 ];
 

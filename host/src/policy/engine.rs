@@ -14,8 +14,8 @@ pub const TICK: Duration = Duration::from_millis(5);
 pub const LIVE_INSTANCES_MAX: usize = 1_000;
 /// The most that `memory_mib` of a plugin may be, in bytes: the size of a slot in the pool.
 pub const MEMORY_BYTES_MAX: usize = 512 << 20;
-/// Core memories and tables of one component; those from JavaScript and Python have several.
-const PARTS_PER_INSTANCE: u32 = 8;
+/// Core instances, memories and tables of one component; one from Python has 14 core instances.
+const PARTS_PER_INSTANCE: u32 = 16;
 /// What a component and its core modules may take for their own bookkeeping; the default of 1 MiB is too small for JavaScript.
 const INSTANCE_BYTES_MAX: usize = 10 << 20;
 const TABLE_ELEMENTS_MAX: usize = 100_000;

@@ -20,13 +20,14 @@ use super::services::counters::Counters;
 use super::services::endpoint::{self, Endpoints};
 use super::services::lists;
 use super::services::state::{Bucket, Namespace, State, StateError, Taken};
+use super::wasi::Wasi;
 use crate::auth::{Login, Users};
 use crate::config::{self, Grant};
 use crate::dns::Dns;
 use crate::message::{AuthOffer, Envelope, Id, Notes, SessionFacts, since_epoch};
 
 /// Bytes of one log line of a guest.
-const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
+pub(super) const LOG_LINE_BYTES_MAX: usize = 4 * 1024;
 /// Queries in one `dns` call, buckets in one `take-all`.
 const BATCH_MAX: usize = 32;
 /// Connections to endpoints that an instance holds at a time.
@@ -127,6 +128,8 @@ pub struct Guest {
     grants: BTreeSet<Grant>,
     connections: ResourceTable,
     namespace: Option<Namespace>,
+    /// Made when the guest first asks for some of it.
+    wasi: Option<Box<Wasi>>,
 }
 
 impl Guest {
@@ -149,6 +152,7 @@ impl Guest {
             grants: settings.grants.clone(),
             connections,
             namespace: None,
+            wasi: None,
         }
     }
 
@@ -157,6 +161,75 @@ impl Guest {
         self.call = Some(call);
         self.host_call_bytes = 0;
         self.limiter.refused = None;
+    }
+
+    pub(super) fn wasi(&mut self) -> &mut Wasi {
+        let log_lines = self.log_lines_max;
+        self.wasi.get_or_insert_with(|| Box::new(Wasi::new(log_lines)))
+    }
+
+    /// Takes what the guest wrote to its standard output and standard error to the log, an unfinished last line too if `all`.
+    pub fn log_output(&mut self, all: bool) {
+        for (error, line) in self.take_output(all) {
+            let level = if error {
+                tracing::Level::WARN
+            } else {
+                tracing::Level::INFO
+            };
+            self.log_line(level, &line);
+        }
+    }
+
+    /// What the guest wrote to standard output and standard error and was not taken yet; true stands for standard error.
+    pub fn take_output(&mut self, all: bool) -> Vec<(bool, String)> {
+        self.wasi.as_ref().map_or_else(Vec::new, |wasi| wasi.take_lines(all))
+    }
+
+    fn log_line(&mut self, level: tracing::Level, message: &str) {
+        let most = self.log_lines_max;
+        // What a guest says in `configure` belongs to no session; its error text is what the administrator sees.
+        let Some(call) = &mut self.call else { return };
+        call.log_lines += 1;
+        let journal = &call.services.journal;
+        match call.log_lines {
+            lines if lines <= most => {
+                let line = super::answer::cut(message, LOG_LINE_BYTES_MAX);
+                journal.plugin_log(call.session.id, &self.plugin, call.stage, level, line);
+            }
+            lines if lines == most + 1 => {
+                let note = "further lines of this call are dropped (log_lines)";
+                journal.plugin_log(call.session.id, &self.plugin, call.stage, tracing::Level::WARN, note);
+            }
+            _ => {}
+        }
+    }
+
+    /// The clock reading of the call in progress, noted as read.
+    pub(super) fn clock(&mut self) -> Option<SystemTime> {
+        let call = self.call.as_mut()?;
+        call.saw("clock.now", Told::Number(since_epoch(call.now).as_millis() as u64));
+        Some(call.now)
+    }
+
+    /// From the system's generator; noted as read if there is a call.
+    pub(super) fn random_u64(&mut self) -> wasmtime::Result<u64> {
+        let number = getrandom::u64().map_err(|error| wasmtime::format_err!("no random numbers: {error}"))?;
+        if let Some(call) = &mut self.call {
+            call.saw("random.get-u64", Told::Number(number));
+        }
+        Ok(number)
+    }
+
+    /// The same, many of them.
+    pub(super) fn random_bytes(&mut self, length: u64) -> wasmtime::Result<Vec<u8>> {
+        let length = usize::try_from(length).unwrap_or(usize::MAX);
+        self.charge(length)?;
+        let mut bytes = vec![0; length];
+        getrandom::fill(&mut bytes).map_err(|error| wasmtime::format_err!("no random numbers: {error}"))?;
+        if let Some(call) = &mut self.call {
+            call.saw("random.bytes", Told::Amount(length));
+        }
+        Ok(bytes)
     }
 
     /// The call in progress; a guest that asks for something outside of a hook (in `configure`, in a start function) traps.
@@ -174,7 +247,7 @@ impl Guest {
 
     /// Counts bytes that cross; traps beyond `host_call_bytes`.
     fn charge(&mut self, bytes: usize) -> wasmtime::Result<()> {
-        self.host_call_bytes += bytes as u64;
+        self.host_call_bytes = self.host_call_bytes.saturating_add(bytes as u64);
         if self.host_call_bytes > self.host_call_bytes_max {
             self.host_calls_used_up = true;
             return Err(wasmtime::format_err!("host_call_bytes is used up"));
@@ -553,28 +626,15 @@ impl wit::queue::Host for Guest {}
 
 impl wit::log::Host for Guest {
     fn log(&mut self, level: wit::log::Level, message: String) -> wasmtime::Result<()> {
-        let most = self.log_lines_max;
-        // What a guest says in `configure` belongs to no session; its error text is what the administrator sees.
-        let Some(call) = &mut self.call else { return Ok(()) };
-        call.log_lines += 1;
         let level = match level {
             wit::log::Level::Debug => tracing::Level::DEBUG,
             wit::log::Level::Info => tracing::Level::INFO,
             wit::log::Level::Warn => tracing::Level::WARN,
             wit::log::Level::Error => tracing::Level::ERROR,
         };
-        let journal = &call.services.journal;
-        match call.log_lines {
-            lines if lines <= most => {
-                let line = super::answer::cut(&message, LOG_LINE_BYTES_MAX);
-                journal.plugin_log(call.session.id, &self.plugin, call.stage, level, line);
-            }
-            lines if lines == most + 1 => {
-                let note = "further lines of this call are dropped (log_lines)";
-                journal.plugin_log(call.session.id, &self.plugin, call.stage, tracing::Level::WARN, note);
-            }
-            _ => {}
-        }
+        // What was written before stands before.
+        self.log_output(false);
+        self.log_line(level, &message);
         Ok(())
     }
 }

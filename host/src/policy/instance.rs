@@ -227,9 +227,9 @@ impl Pool {
         instance.store.data_mut().begin(call);
         arm(&mut instance.store);
         let result = within(deadline, instance.hooks.invoke(&mut instance.store, hook)).await;
-        let call = instance
-            .store
-            .data_mut()
+        let guest = instance.store.data_mut();
+        guest.log_output(true);
+        let call = guest
             .call
             .take()
             .expect("it was put there before the call, and no guest can take it");
@@ -297,18 +297,35 @@ impl Pool {
         })
         .await;
         match started {
-            Ok(Ok((hooks, Ok(())))) => Ok(Box::new(Instance {
-                store,
-                hooks,
-                uses: 0,
-                _live: live,
-            })),
+            Ok(Ok((hooks, Ok(())))) => {
+                // Like what is logged there.
+                drop(store.data_mut().take_output(true));
+                Ok(Box::new(Instance {
+                    store,
+                    hooks,
+                    uses: 0,
+                    _live: live,
+                }))
+            }
             Ok(Ok((_, Err(text)))) => Err(Failure::Start(format!(
                 "it refuses its configuration: {}",
                 cut(&text, TRAP_BYTES_MAX)
             ))),
             Ok(Err(error)) => Err(match classify(&store, &error) {
-                Failure::Trap(text) => Failure::Start(text),
+                Failure::Trap(text) => {
+                    // An interpreter tells there what went wrong.
+                    let said: Vec<String> = store
+                        .data_mut()
+                        .take_output(true)
+                        .into_iter()
+                        .map(|(_, line)| line)
+                        .collect();
+                    let text = match said.is_empty() {
+                        true => text,
+                        false => format!("{} ({text})", said.join(" | ")),
+                    };
+                    Failure::Start(cut(&text, TRAP_BYTES_MAX).to_owned())
+                }
                 limit => limit,
             }),
             Err(_) => Err(Failure::Wall),

@@ -30,6 +30,7 @@ pub mod services;
 pub mod shadow;
 pub mod transcript;
 pub mod trial;
+mod wasi;
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, OnceLock};

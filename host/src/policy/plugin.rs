@@ -22,6 +22,7 @@ use super::imports::{Call, Guest};
 use super::instance::{Exports, HookAnswer, HookCall, Pool};
 use super::probation::{Counts, Probation};
 use super::services::endpoint::Endpoints;
+use super::wasi;
 use crate::config::{self, Grant};
 use crate::message::since_epoch;
 
@@ -124,7 +125,11 @@ impl Plugin {
         if !missing.is_empty() {
             return Err(error(missing.join("; ")));
         }
-        let linker = link(engine).map_err(|cause| error(format!("{cause:#}")))?;
+        let needs_wasi = component
+            .component_type()
+            .imports(engine.wasm())
+            .any(|(name, _)| wasi::is_wasi(name));
+        let linker = link(engine, needs_wasi).map_err(|cause| error(format!("{cause:#}")))?;
         let pre = linker
             .instantiate_pre(component)
             .map_err(|cause| error(format!("an import has another type than the host's: {cause:#}")))?;
@@ -311,17 +316,16 @@ fn check_imports(component: &Component, engine: &Engine, settings: &config::Plug
     let mut missing = Vec::new();
     for (name, item) in component.component_type().imports(engine.wasm()) {
         let ty = item.ty;
+        if wasi::is_wasi(name) {
+            missing.extend(wasi::refusal(name));
+            continue;
+        }
         let interface = name
             .strip_prefix(INTERFACE)
             .and_then(|rest| rest.split_once('@'))
             .map(|(interface, _)| interface);
         let Some(interface) = interface.filter(|interface| is_offered(interface)) else {
-            missing.push(match name.starts_with("wasi:") {
-                true => {
-                    format!("it imports {name}: WASI is not offered; build it without the standard system interfaces")
-                }
-                false => format!("it imports {name}, which this host does not have"),
-            });
+            missing.push(format!("it imports {name}, which this host does not have"));
             continue;
         };
         let mut need = |grant: Grant, what: String| {
@@ -373,7 +377,7 @@ pub(super) fn function_grant(interface: &str, function: &str) -> Option<Grant> {
 }
 
 /// Everything that the host has; what a plugin may not have was refused before.
-fn link(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
+fn link(engine: &Engine, needs_wasi: bool) -> wasmtime::Result<Linker<Guest>> {
     let mut linker = Linker::new(engine.wasm());
     fn own(guest: &mut Guest) -> &mut Guest {
         guest
@@ -392,6 +396,9 @@ fn link(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
     wit::credentials::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::authentication::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::endpoint::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    if needs_wasi {
+        wasi::link(&mut linker)?;
+    }
     Ok(linker)
 }
 
