@@ -425,7 +425,14 @@ fn what_may_not_load_is_refused_and_what_is_in_force_stays() {
             "it imports gatepost:policy/weather@0.1.0, which this host does not have",
         ),
         ("unknown-function", "an import has another type than the host's"),
-        ("wasi", "it imports wasi:filesystem/types@0.2.0: WASI is not offered"),
+        (
+            "wasi-unknown",
+            "it imports wasi:keyvalue/store@0.2.0, which this host does not have",
+        ),
+        (
+            "wasi-http",
+            "it imports wasi:http/types@0.2.0: a policy has no HTTP but gatepost:policy/endpoint",
+        ),
         ("no-hook", "it exports no hook"),
     ] {
         let bytes = wat::parse_str(text(&format!("{component}.component.wat"))).expect("a component");
