@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use support::client::Client;
+use support::hostile::{hostile, text};
 use support::sink::Sink;
 use support::{Relay, Setup, free_address, guest, until};
 
@@ -41,30 +42,6 @@ const FRAME_BYTES: u64 = (128 << 10) + 1_000;
 const BUDGET: &str = "[plugin.budget]\ncpu_ms = 50\nmemory_mib = 8\nlog_lines = 5";
 
 const EDITS: &str = "\"edit-envelope\", \"read-message\", \"edit-message\"";
-
-fn text(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/hostile").join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
-
-/// The guest that misbehaves in this way, when it comes to this number of `frame.wat`.
-fn hostile(way: &str, at: usize) -> Vec<u8> {
-    let module = text("frame.wat")
-        .replace("(;WAY;)", &text(&format!("{way}.wat")))
-        .replace("(;AT;) -1", &at.to_string());
-    let mut module = wat::parse_str(module).unwrap_or_else(|error| panic!("{way}: {error}"));
-    let mut resolve = wit_parser::Resolve::default();
-    let (package, _) = resolve
-        .push_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("wit"))
-        .expect("the interface");
-    let world = resolve.select_world(&[package], Some("all-hooks")).expect("the world");
-    wit_component::embed_component_metadata(&mut module, &resolve, world, wit_component::StringEncoding::UTF8)
-        .expect("a core module");
-    wit_component::ComponentEncoder::default()
-        .module(&module)
-        .and_then(|encoder| encoder.encode())
-        .unwrap_or_else(|error| panic!("{way}: {error:#}"))
-}
 
 /// The same as a file in this folder.
 fn file(folder: &Path, way: &str, at: usize) -> PathBuf {

@@ -5,6 +5,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod client;
+pub mod hostile;
+pub mod replay;
 pub mod servers;
 pub mod sink;
 pub mod versions;
