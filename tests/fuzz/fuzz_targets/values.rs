@@ -8,6 +8,7 @@ use libfuzzer_sys::fuzz_target;
 
 #[path = "../../support/hostile.rs"]
 mod hostile;
+#[allow(dead_code, reason = "the test counts, the fuzzer does not")]
 #[path = "../../support/replay.rs"]
 mod replay;
 
