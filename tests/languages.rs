@@ -136,7 +136,7 @@ fn what_is_refused() -> String {
 }
 
 const SLEEPING: &str = "[budget]
-wall_ms = 1000
+wall_ms = 3000
 === one
 > MAIL FROM:<forever@a.test>
 on-mail: failed (wall), so defer 451 4.3.0 Temporary server error, try again later
