@@ -10,8 +10,7 @@ use anyhow::{Context, bail};
 
 use super::{files, tool, wit};
 
-const INSTALL_NODE: &str =
-    "install node 20 or newer with npm: `apt-get install nodejs npm`, or from https://nodejs.org";
+const INSTALL_NODE: &str = "install node with npm: `apt-get install nodejs npm`, or from https://nodejs.org";
 const BUILD: &str = include_str!("../../../sdk/templates/js/build.mjs");
 const COMPONENTIZE: &str = "node_modules/@bytecodealliance/componentize-js";
 
