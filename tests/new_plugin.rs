@@ -6,12 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use support::gatepost;
+use support::{gatepost, peer};
 
 const ALL: &str = "on-connect,on-ehlo,on-auth,on-mail,on-rcpt,on-data,on-message,on-queued,on-route,on-delivery,on-result,on-disconnect";
-
-/// Language, name, hooks.
-const PROJECTS: [(&str, &str, &str); 2] = [("rust", "one-hook", "on-rcpt"), ("rust", "all-hooks", ALL)];
 
 /// One target folder for all projects, so that a standard library that has to be built along is built once.
 fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
@@ -36,33 +33,75 @@ fn said(output: &Output) -> String {
     )
 }
 
+/// Makes the project `name` in `folder`, builds it, and asks the component what the project's transcript says.
+fn new_build_and_test(folder: &Path, language: &str, name: &str, hooks: &str, grants: &str) {
+    let made = run(folder, &["plugin", "new", "--lang", language, "--hooks", hooks, name]);
+    assert!(made.status.success(), "{name}: {}", said(&made));
+    let component = format!("{name}/build/{name}.wasm");
+    let transcript = format!("{name}/tests/passes.transcript");
+    for next in [
+        format!("gatepost plugin build {name}"),
+        format!("gatepost plugin test {component} {transcript}"),
+        "[[plugin]]".to_owned(),
+    ] {
+        assert!(said(&made).contains(&next), "{name}: {}", said(&made));
+    }
+    let built = run(folder, &["plugin", "build", name]);
+    assert!(built.status.success(), "{name}: {}", said(&built));
+    let verdict = format!("the relay would load it with grants = [{grants}]");
+    assert!(said(&built).contains(&verdict), "{}", said(&built));
+    assert!(!said(&built).contains("warning"), "{}", said(&built));
+    let tested = run(folder, &["plugin", "test", &component, &transcript]);
+    assert!(tested.status.success(), "{name}: {}", said(&tested));
+    assert!(!said(&tested).contains("never asked"), "{name}: {}", said(&tested));
+}
+
+/// A project whose component comes from a tool that takes seconds: what is right builds, and an error of syntax is shown with its place.
+fn builds_and_says_what_is_wrong(language: &str, source: &str, broken: &str, place: &str) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    // Their components import all of an interface that they import at all.
+    new_build_and_test(folder, language, "mine", "on-rcpt,on-message", "\"read-message\"");
+    let component = folder.join("mine/build/mine.wasm");
+    let before = fs::read(&component).expect("the component");
+    fs::write(folder.join("mine").join(source), broken).expect("a source");
+    let output = run(folder, &["plugin", "build", "mine"]);
+    assert_eq!(output.status.code(), Some(1), "{}", said(&output));
+    for words in [place, "what it said stands above"] {
+        assert!(said(&output).contains(words), "{words}: {}", said(&output));
+    }
+    assert!(
+        fs::read(&component).expect("the component") == before,
+        "what was built stays"
+    );
+}
+
 #[test]
-fn a_new_project_builds_at_once_and_passes_its_transcript() {
-    for (language, name, hooks) in PROJECTS {
+fn a_new_project_in_rust_builds_at_once_and_passes_its_transcript() {
+    for (name, hooks) in [("one-hook", "on-rcpt"), ("all-hooks", ALL)] {
         let folder = tempfile::tempdir().expect("a folder");
-        let folder = folder.path();
-        let made = run(folder, &["plugin", "new", "--lang", language, "--hooks", hooks, name]);
-        assert!(made.status.success(), "{name}: {}", said(&made));
-        let component = format!("{name}/build/{name}.wasm");
-        let transcript = format!("{name}/tests/passes.transcript");
-        for next in [
-            format!("gatepost plugin build {name}"),
-            format!("gatepost plugin test {component} {transcript}"),
-            "[[plugin]]".to_owned(),
-        ] {
-            assert!(said(&made).contains(&next), "{name}: {}", said(&made));
-        }
-        let built = run(folder, &["plugin", "build", name]);
-        assert!(built.status.success(), "{name}: {}", said(&built));
-        assert!(
-            said(&built).contains("the relay would load it with grants = []"),
-            "{}",
-            said(&built)
-        );
-        assert!(!said(&built).contains("warning"), "{}", said(&built));
-        let tested = run(folder, &["plugin", "test", &component, &transcript]);
-        assert!(tested.status.success(), "{name}: {}", said(&tested));
-        assert!(!said(&tested).contains("never asked"), "{name}: {}", said(&tested));
+        new_build_and_test(folder.path(), "rust", name, hooks, "");
+    }
+}
+
+#[test]
+fn a_new_project_in_javascript_does_so() {
+    if peer("node") && peer("npm") {
+        builds_and_says_what_is_wrong("javascript", "policy.js", "const x = {", "policy.js:1");
+    }
+}
+
+#[test]
+fn a_new_project_in_typescript_does_so() {
+    if peer("node") && peer("npm") {
+        builds_and_says_what_is_wrong("typescript", "policy.ts", "const x: number = \"\";", "policy.ts(1,7)");
+    }
+}
+
+#[test]
+fn a_new_project_in_python_does_so() {
+    if peer("python3") {
+        builds_and_says_what_is_wrong("python", "policy.py", "def broken(:", "policy.py\", line 1");
     }
 }
 
@@ -99,6 +138,19 @@ fn what_cannot_be_built_says_why() {
         in_folder(folder, &["plugin", "build"]),
         "there is no project of a policy here",
     );
+    for (language, words) in [
+        ("javascript", "npm is not installed (not found in PATH): install node"),
+        ("typescript", "npm is not installed (not found in PATH): install node"),
+        ("python", "python3 is not installed (not found in PATH): install Python"),
+    ] {
+        let made = run(folder, &["plugin", "new", language, "--lang", language]);
+        assert!(made.status.success(), "{}", said(&made));
+        let mut no_tools = in_folder(folder, &["plugin", "build", language]);
+        no_tools.env("PATH", "");
+        refused(no_tools, words);
+    }
+    fs::remove_file(folder.join("typescript/wit/world.wit")).expect("a world");
+    refused(in_folder(folder, &["plugin", "build", "typescript"]), "wit/world.wit");
     let made = run(folder, &["plugin", "new", "broken"]);
     assert!(made.status.success(), "{}", said(&made));
     let mut no_tools = in_folder(folder, &["plugin", "build", "broken"]);

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{KINDS, Kind, Language, rust};
+use super::{KINDS, Language, javascript, python, rust};
 
 /// Builds the project in `folder`, and leaves its component at `out`, or in `build/NAME.wasm` of the project. The place of the component.
 ///
@@ -14,19 +14,16 @@ pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
     let shown = folder.display().to_string();
     // Absolute, because the tools are run in it.
     let folder = fs::canonicalize(folder).with_context(|| shown.clone())?;
-    let Some(kind) = KINDS.iter().find(|kind| is_one(kind, &folder)) else {
-        let markers: Vec<String> = KINDS.iter().map(|kind| kind.markers.join(" with ")).collect();
+    let Some(kind) = KINDS.iter().find(|kind| folder.join(kind.marker).is_file()) else {
         bail!(
             "{shown}: there is no project of a policy here: it would have {}; `gatepost plugin new NAME` makes one",
-            markers.join(", or ")
+            KINDS.map(|kind| kind.marker).join(" or ")
         );
     };
     match kind.language {
         Language::Rust => rust::build(&folder, out),
+        Language::JavaScript | Language::TypeScript => javascript::build(&folder, kind.marker, out),
+        Language::Python => python::build(&folder, out),
     }
     .with_context(|| shown)
-}
-
-fn is_one(kind: &Kind, folder: &Path) -> bool {
-    kind.markers.iter().all(|marker| folder.join(marker).is_file())
 }

@@ -7,9 +7,10 @@ use std::io::{self, ErrorKind};
 use std::path::Path;
 
 use anyhow::{Context, bail};
-use include_dir::{Dir, DirEntry, include_dir};
+use include_dir::{Dir, include_dir};
 
-use super::{HOOKS, INTERFACE, Language, TEMPLATES};
+use super::files::{copy, write};
+use super::{HOOKS, INTERFACE, Kind, Language, TEMPLATES, wit};
 
 static SDK_SOURCES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sdk/src");
 const SDK_MANIFEST: &str = include_str!("../../../sdk/Cargo.toml");
@@ -136,7 +137,7 @@ fn fill(folder: &Path, name: &str, language: Language, hooks: &[String]) -> io::
         .into_iter()
         .filter(|hook| hooks.iter().any(|chosen| chosen == hook))
         .collect();
-    let words = Words::new(name, kind.templates, kind.ending, &hooks)?;
+    let words = Words::new(name, kind, &hooks)?;
     fs::create_dir(folder)?;
     let project = template_folder(&format!("{}/project", kind.templates))?;
     copy(project, folder, &|text| words.fill(text))?;
@@ -160,6 +161,9 @@ fn fill(folder: &Path, name: &str, language: Language, hooks: &[String]) -> io::
         write(&sdk.join("README.md"), SDK_README.as_bytes())?;
         // Where the SDK's bindings look for it: beside the SDK.
         copy(&INTERFACE, &folder.join("vendor/wit"), &str::to_owned)?;
+    } else {
+        // The interface itself comes with each build.
+        copy(template_folder("wit")?, &folder.join("wit"), &|text| words.fill(text))?;
     }
     Ok(())
 }
@@ -168,14 +172,15 @@ fn fill(folder: &Path, name: &str, language: Language, hooks: &[String]) -> io::
 struct Words(Vec<(&'static str, String)>);
 
 impl Words {
-    fn new(name: &str, templates: &str, ending: &str, hooks: &[&str]) -> io::Result<Words> {
+    fn new(name: &str, kind: &Kind, hooks: &[&str]) -> io::Result<Words> {
         let bodies: Vec<&str> = hooks
             .iter()
-            .map(|hook| template(&format!("{templates}/hooks/{hook}.{ending}")))
+            .map(|hook| template(&format!("{}/hooks/{hook}.{}", kind.templates, kind.ending)))
             .collect::<io::Result<_>>()?;
         Ok(Words(vec![
             ("{{name}}", name.to_owned()),
-            ("{{hooks}}\n", bodies.join("\n")),
+            ("{{hooks}}\n", bodies.join(kind.between)),
+            ("{{world}}", wit::world(hooks)),
             ("{{exports}}", hooks.join(", ").replace('-', "_")),
             ("{{hook-names}}", hooks.join(", ")),
         ]))
@@ -198,35 +203,6 @@ fn template(path: &str) -> io::Result<&'static str> {
 
 fn template_folder(path: &str) -> io::Result<&'static Dir<'static>> {
     TEMPLATES.get_dir(path).ok_or_else(|| missing(path))
-}
-
-/// Writes the files of `from` below `to`, each through `change`. `gitignore` gets its dot, which would make it count in this repository.
-fn copy(from: &Dir<'_>, to: &Path, change: &dyn Fn(&str) -> String) -> io::Result<()> {
-    for entry in from.entries() {
-        let name = entry.path().file_name().unwrap_or_default();
-        match entry {
-            DirEntry::Dir(folder) => copy(folder, &to.join(name), change)?,
-            DirEntry::File(file) => {
-                let name = if name == "gitignore" {
-                    ".gitignore".as_ref()
-                } else {
-                    name
-                };
-                let text = file
-                    .contents_utf8()
-                    .ok_or_else(|| io::Error::from(ErrorKind::InvalidData))?;
-                write(&to.join(name), change(text).as_bytes())?;
-            }
-        }
-    }
-    Ok(())
-}
-
-fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    if let Some(folder) = path.parent() {
-        fs::create_dir_all(folder)?;
-    }
-    fs::write(path, bytes)
 }
 
 #[cfg(test)]

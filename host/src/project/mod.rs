@@ -5,8 +5,12 @@
 
 mod build;
 mod create;
+mod files;
+mod javascript;
+mod python;
 mod rust;
 mod tool;
+mod wit;
 
 use include_dir::{Dir, include_dir};
 
@@ -37,22 +41,53 @@ pub const HOOKS: [&str; 12] = [
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Language {
     Rust,
+    #[value(name = "javascript", alias = "js")]
+    JavaScript,
+    #[value(name = "typescript", alias = "ts")]
+    TypeScript,
+    #[value(alias = "py")]
+    Python,
 }
 
-/// A language, the file that tells its projects, and the folder of `sdk/templates` and the ending of its hooks' bodies.
+/// A language, the file that tells its projects, the folder of `sdk/templates` and the ending of its hooks' bodies, and what stands between two of them.
 struct Kind {
     language: Language,
-    markers: &'static [&'static str],
+    marker: &'static str,
     templates: &'static str,
     ending: &'static str,
+    between: &'static str,
 }
 
-const KINDS: [Kind; 1] = [Kind {
-    language: Language::Rust,
-    markers: &["Cargo.toml"],
-    templates: "rust",
-    ending: "rs",
-}];
+const KINDS: [Kind; 4] = [
+    Kind {
+        language: Language::Rust,
+        marker: "Cargo.toml",
+        templates: "rust",
+        ending: "rs",
+        between: "\n",
+    },
+    Kind {
+        language: Language::JavaScript,
+        marker: "policy.js",
+        templates: "js",
+        ending: "js",
+        between: "\n",
+    },
+    Kind {
+        language: Language::TypeScript,
+        marker: "policy.ts",
+        templates: "ts",
+        ending: "ts",
+        between: "\n",
+    },
+    Kind {
+        language: Language::Python,
+        marker: "policy.py",
+        templates: "python",
+        ending: "py",
+        between: "\n\n",
+    },
+];
 
 impl Language {
     fn kind(self) -> &'static Kind {

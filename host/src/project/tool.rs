@@ -1,7 +1,9 @@
 //! Runs the tools of the languages.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, anyhow, bail};
@@ -46,4 +48,29 @@ fn not_run(name: &str, error: &std::io::Error, remedy: &str) -> anyhow::Error {
 pub fn is_there(program: impl AsRef<OsStr>) -> bool {
     let folders = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&folders).any(|folder| folder.join(program.as_ref()).is_file())
+}
+
+/// Where a project's component goes, absolute because tools are run in the project: `out`, else `build/NAME.wasm` with the folder's name. The folder
+/// above it is made.
+pub fn component(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
+    let component = match out {
+        Some(out) => std::path::absolute(out)?,
+        None => {
+            let name = folder.file_name().context("a project has a folder of its own")?;
+            let mut file = name.to_owned();
+            file.push(".wasm");
+            folder.join("build").join(file)
+        }
+    };
+    if let Some(above) = component.parent() {
+        fs::create_dir_all(above).with_context(|| above.display().to_string())?;
+    }
+    Ok(component)
+}
+
+/// Where a tool writes what becomes `component` by a rename, for a relay may watch that file. Beside it, so that it is in one file system.
+pub fn half(component: &Path) -> PathBuf {
+    let mut half = component.as_os_str().to_owned();
+    half.push(format!(".{}.tmp", std::process::id()));
+    PathBuf::from(half)
 }
