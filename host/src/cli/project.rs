@@ -52,6 +52,7 @@ and to load it, add this to the configuration and send the relay SIGHUP:
   [[plugin]]
   name = \"{name}\"
   file = {file}
+  grants = []    # those that `build` names
 "
     ))
 }
