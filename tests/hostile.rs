@@ -162,17 +162,22 @@ fn a_trap_in_any_hook_is_skipped_where_the_configuration_says_so() {
     }
     sink.wait_for(1);
     for hook in HOOKS {
-        let plugin = format!("\"plugin\":\"traps-{hook}\"");
-        relay.logged(&[
-            "\"warn\"",
-            "decision",
-            &plugin,
-            &format!("\"stage\":\"{hook}\""),
-            "it trapped",
-        ]);
-        let name = failures(&format!("traps-{hook}"), hook, "trap");
-        until(&name, || metric(&relay, admin, &name).is_some_and(|count| count >= 1));
+        trap_is_told(&relay, admin, hook);
     }
+}
+
+/// Waits until log and metrics name the plugin that traps in this hook.
+fn trap_is_told(relay: &Relay, admin: SocketAddr, hook: &str) {
+    let plugin = format!("\"plugin\":\"traps-{hook}\"");
+    relay.logged(&[
+        "\"warn\"",
+        "decision",
+        &plugin,
+        &format!("\"stage\":\"{hook}\""),
+        "it trapped",
+    ]);
+    let name = failures(&format!("traps-{hook}"), hook, "trap");
+    until(&name, || metric(relay, admin, &name).is_some_and(|count| count >= 1));
 }
 
 #[test]
@@ -203,16 +208,7 @@ fn a_trap_in_any_hook_has_the_configured_answer() {
                 _ => refusal.map_or("on-disconnect", |_| hook),
             };
             assert_eq!(last, Some(end), "{on_failure}: {replies:?}");
-            let plugin = format!("\"plugin\":\"traps-{hook}\"");
-            relay.logged(&[
-                "\"warn\"",
-                "decision",
-                &plugin,
-                &format!("\"stage\":\"{hook}\""),
-                "it trapped",
-            ]);
-            let name = failures(&format!("traps-{hook}"), hook, "trap");
-            until(&name, || metric(&relay, admin, &name).is_some_and(|count| count >= 1));
+            trap_is_told(&relay, admin, hook);
             match (hook, on_failure) {
                 ("on-route", "defer") => drop(relay.logged(&["deferred", "me@elsewhere.test"])),
                 ("on-route", _) => drop(relay.logged(&["failed", "me@elsewhere.test"])),
