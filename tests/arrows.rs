@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module of the daemon, and the others that it may name outside of its unit tests.
-const ARROWS: [(&str, &str); 24] = [
+const ARROWS: [(&str, &str); 25] = [
     ("admin", "message metrics"),
     (
         "app",
@@ -30,11 +30,12 @@ const ARROWS: [(&str, &str); 24] = [
     ("main", ""),
     ("message", ""),
     ("metrics", "message tls"),
-    ("policy", "auth config dns message"),
+    ("policy", "auth config dns message slice"),
     ("project", ""),
     ("proxy", ""),
     ("relay", "auth config limits metrics policy spool tls"),
-    ("spool", "message"),
+    ("slice", ""),
+    ("spool", "message slice"),
     ("supervisor", "config maillog worker_link"),
     ("tls", "config message"),
     ("worker_link", "admin config tls"),

@@ -166,13 +166,13 @@ fn run(load: &Load) {
     let (mut memory, mut ratios, mut noise) = (Vec::new(), Vec::new(), Vec::new());
     let mut slowest = Duration::ZERO;
     let mut number = 0;
-    let (mut shadow, mut canary) = Default::default();
     let idle = || pace(Instant::now() + whole);
+    // On all the time, so that the swaps alone are what differs.
+    plugin_load(&relay, "shadowed", 1, &["--shadow"]);
+    plugin_load(&relay, "shared", 1, &["--canary", "10"]);
     let mut before = under_load(&relay, load, idle);
-    before.print("without");
+    before.print("without swaps");
     for _ in 0..load.rounds {
-        plugin_load(&relay, "shadowed", 1, &["--shadow"]);
-        plugin_load(&relay, "shared", 1, &["--canary", "10"]);
         let swapping = under_load(&relay, load, || {
             let began = Instant::now();
             for swap in 1..=load.swaps {
@@ -184,26 +184,24 @@ fn run(load: &Load) {
                 memory.push(resident_kib(&relay));
             }
         });
-        swapping.print("with swaps, shadow and canary");
-        until("the shadow is done", || {
-            let trial = &listed(&relay, "shadowed")["trial"];
-            trial["calls"].as_u64() == trial["same"].as_u64()
-        });
-        shadow = listed(&relay, "shadowed")["trial"].clone();
-        canary = listed(&relay, "shared")["trial"].clone();
-        assert_eq!((&shadow["failures"], &shadow["different"]), (&0.into(), &0.into()));
-        assert!(shadow["same"].as_u64() > Some(0) && canary["calls"].as_u64() > Some(0));
-        assert_eq!(canary["failures"], 0);
-        for name in ["shadowed", "shared"] {
-            relay.command(&["plugin", "abort", name]);
-        }
+        swapping.print("with swaps");
         let after = under_load(&relay, load, idle);
-        after.print("without");
+        after.print("without swaps");
         let p99 = |phase: &Phase| phase.share(990).as_secs_f64();
         ratios.push(2.0 * p99(&swapping) / (p99(&before) + p99(&after)));
         noise.push(p99(&after) / p99(&before));
         before = after;
     }
+    until("the shadow is done", || {
+        let trial = &listed(&relay, "shadowed")["trial"];
+        trial["calls"].as_u64() == trial["same"].as_u64()
+    });
+    let (shadow, canary) = ["shadowed", "shared"]
+        .map(|name| listed(&relay, name)["trial"].clone())
+        .into();
+    assert_eq!((&shadow["failures"], &shadow["different"]), (&0.into(), &0.into()));
+    assert!(shadow["same"].as_u64() > Some(0) && canary["calls"].as_u64() > Some(0));
+    assert_eq!(canary["failures"], 0);
     eprintln!(
         "p99 with / without, by round: {ratios:.2?}, median {:.2}",
         median(ratios.clone())

@@ -20,6 +20,7 @@ pub mod policy;
 mod project;
 pub mod proxy;
 pub mod relay;
+mod slice;
 pub mod spool;
 pub mod supervisor;
 pub mod tls;

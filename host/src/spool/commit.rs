@@ -22,6 +22,7 @@ use super::queue::{Append, ChangeJob, Job, Taken};
 use super::record::Record;
 use super::{Shared, SpoolError};
 use crate::message::Id;
+use crate::slice;
 
 /// How long a settled state may wait for a sync that it can share.
 pub const SETTLE_DELAY: Duration = Duration::from_millis(10);
@@ -68,7 +69,9 @@ pub(super) fn start(shared: Arc<Shared>, log: Log) -> io::Result<Thread> {
     let handle = std::thread::Builder::new().name("spool".into()).spawn(move || {
         // Should the thread panic, nobody may wait for it for ever.
         let _ended = Ended(committer.shared.clone());
-        super::slice::ask_for_short_slice();
+        if let Err(error) = slice::ask_for(slice::SHORTEST) {
+            tracing::debug!(%error, "the commit thread keeps the usual time slice");
+        }
         committer.run();
     })?;
     Ok(Thread {

@@ -28,7 +28,6 @@ mod log;
 mod queue;
 mod record;
 mod recover;
-mod slice;
 
 use std::io;
 use std::path::{Path, PathBuf};

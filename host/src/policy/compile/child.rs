@@ -44,21 +44,32 @@ pub struct Limits {
     pub wall: Duration,
     /// Of native code.
     pub code_bytes: u64,
+    /// One thread compiles for so many processors of the machine.
+    pub processors_per_thread: u64,
 }
 
 impl Limits {
     /// The largest component that we have seen is Python's interpreter with a policy: 18 MB. Compiling it takes 20 to 60 s of CPU time and 870 MB of
     /// address space (470 MB of memory), and makes 35 MB of code. There is room for several times that, and not for a machine's
     /// whole memory, nor for a night. The wall clock allows for a busy machine, on which the process has the lowest place.
+    /// Half of the processors compile, so that the mail beside it finds one that is free.
     pub const DEFAULT: Limits = Limits {
         memory_bytes: 2 << 30,
         cpu: Duration::from_secs(300),
         wall: Duration::from_secs(15 * 60),
         code_bytes: 256 << 20,
+        processors_per_thread: 2,
     };
 
-    fn to_arguments(self) -> [String; 3] {
-        [self.memory_bytes, self.cpu.as_secs(), self.code_bytes].map(|limit| limit.to_string())
+    /// For commands, beside which no mail waits.
+    pub const OF_COMMANDS: Limits = Limits {
+        processors_per_thread: 1,
+        ..Limits::DEFAULT
+    };
+
+    fn to_arguments(self) -> [String; 4] {
+        let seconds = self.cpu.as_secs();
+        [self.memory_bytes, seconds, self.code_bytes, self.processors_per_thread].map(|limit| limit.to_string())
     }
 
     /// As [`Limits::to_arguments`] writes them; the wall clock is the parent's.
@@ -68,6 +79,7 @@ impl Limits {
             memory_bytes: number(0)?,
             cpu: Duration::from_secs(number(1)?),
             code_bytes: number(2)?,
+            processors_per_thread: number(3)?,
             ..Limits::DEFAULT
         })
     }

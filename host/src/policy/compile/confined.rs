@@ -17,6 +17,7 @@ use nix::unistd::getppid;
 use super::FILE_BYTES_MAX;
 use super::child::{Limits, NO_MEMORY, REFUSED};
 use crate::policy::engine;
+use crate::slice;
 
 /// Threads that compile. More of them take more memory, and no mail is to feel them.
 const THREADS_MAX: usize = 4;
@@ -86,9 +87,9 @@ fn confine(parent: i32, limits: &Limits) -> io::Result<()> {
     ] {
         lower(resource, soft, hard)?;
     }
-    let threads = std::thread::available_parallelism()
-        .map_or(1, usize::from)
-        .min(THREADS_MAX);
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let each = usize::try_from(limits.processors_per_thread).unwrap_or(usize::MAX).max(1);
+    let threads = (processors / each).clamp(1, THREADS_MAX);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().map_err(io::Error::other)?;
     // With that, no further thread and no process. (Root is not bound by it.)
@@ -108,6 +109,8 @@ fn step_back() {
         let nice = libc::getpriority(libc::PRIO_PROCESS, 0);
         libc::setpriority(libc::PRIO_PROCESS, 0, (nice + NICE).min(NICE_MAX));
     }
+    // A kernel that does not know of it has none that is shorter.
+    let _ = slice::ask_for(slice::LONGEST);
 }
 
 fn compile() -> wasmtime::Result<()> {

@@ -55,8 +55,7 @@ pub(super) struct Native {
 impl Compiler {
     /// In a child process that is this executable again, called with [`COMPILE_ARGUMENT`].
     pub fn confined() -> Compiler {
-        // The file that runs now, even if another one has its name meanwhile, or none.
-        Compiler::by(Path::new("/proc/self/exe"), Limits::DEFAULT)
+        Compiler::by(this_executable(), Limits::DEFAULT)
     }
 
     /// The same by another program, whose output will run in this process: for tests, whose executable is not gatepost.
@@ -92,7 +91,7 @@ impl Compiler {
 
     /// For commands: confined, and cached in the folder of whoever calls (`$XDG_CACHE_HOME`, else `~/.cache`), if there is one.
     pub fn of_commands() -> Compiler {
-        let compiler = Compiler::confined();
+        let compiler = Compiler::by(this_executable(), Limits::OF_COMMANDS);
         match user_cache(|name| std::env::var_os(name).map(PathBuf::from)) {
             Some(folder) => compiler.cached_in(&folder),
             None => compiler,
@@ -200,6 +199,11 @@ fn check_form(bytes: &[u8]) -> Result<(), String> {
         [0, b'a', b's', b'm', ..] => Ok(()),
         _ => Err("it is no WebAssembly file".into()),
     }
+}
+
+/// The file that runs now, even if another one has its name meanwhile, or none.
+fn this_executable() -> &'static Path {
+    Path::new("/proc/self/exe")
 }
 
 fn does_not_compile(error: &str) -> String {
