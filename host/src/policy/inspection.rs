@@ -15,6 +15,7 @@ use super::Engine;
 use super::decision::Stage;
 use super::plugin::{Compiled, function_grant, interface_grant};
 use super::transcript::{Transcript, services, session};
+use super::wasi;
 use crate::config::{Grant, Instances};
 
 /// What was found.
@@ -27,7 +28,7 @@ pub struct Inspection {
     pub packages: BTreeSet<String>,
     /// What it exports, without the package.
     pub hooks: Vec<String>,
-    /// The functions that it imports, by their interface.
+    /// The functions of the policies' interface that it imports, by the interface's part. (An interpreter imports all of WASI.)
     pub imports: BTreeMap<String, Vec<String>>,
     /// The grants that its imports need. What its answers need cannot be seen from outside.
     pub grants: BTreeSet<Grant>,
@@ -118,6 +119,9 @@ pub async fn inspect(
     let mut grants = BTreeSet::new();
     for (name, item) in ty.imports(engine.wasm()) {
         let interface = apart(name);
+        if wasi::is_wasi(name) {
+            continue;
+        }
         let mut functions = Vec::new();
         if let ComponentItem::ComponentInstance(instance) = item.ty {
             for (function, item) in instance.exports(engine.wasm()) {
