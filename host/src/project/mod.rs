@@ -4,12 +4,14 @@
 //! the same build. Nothing is written outside of the project's folder but what the languages' own tools keep in their caches.
 
 mod build;
+mod c;
 mod create;
 mod files;
 mod javascript;
 mod python;
 mod rust;
 mod tool;
+mod venv;
 mod wit;
 
 use include_dir::{Dir, include_dir};
@@ -47,6 +49,7 @@ pub enum Language {
     TypeScript,
     #[value(alias = "py")]
     Python,
+    C,
 }
 
 /// A language, the file that tells its projects, the folder of `sdk/templates` and the ending of its hooks' bodies, and what stands between two of them.
@@ -58,7 +61,7 @@ struct Kind {
     between: &'static str,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
         language: Language::Rust,
         marker: "Cargo.toml",
@@ -86,6 +89,13 @@ const KINDS: [Kind; 4] = [
         templates: "python",
         ending: "py",
         between: "\n\n",
+    },
+    Kind {
+        language: Language::C,
+        marker: "policy.c",
+        templates: "c",
+        ending: "c",
+        between: "\n",
     },
 ];
 
