@@ -31,7 +31,7 @@ const ARROWS: [(&str, &str); 24] = [
     ("message", ""),
     ("metrics", "message tls"),
     ("policy", "auth config dns message"),
-    ("project", ""),
+    ("project", "policy"),
     ("proxy", ""),
     ("relay", "auth config limits metrics policy spool tls"),
     ("spool", "message"),

@@ -134,7 +134,10 @@ fn sources(folder: &Path, within: &str) -> anyhow::Result<Vec<PathBuf>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(&listed).with_context(|| listed.display().to_string())? {
         let path = Path::new(within).join(entry?.file_name());
-        if path.extension().is_some_and(|extension| extension == "c" || extension == "o") {
+        if path
+            .extension()
+            .is_some_and(|extension| extension == "c" || extension == "o")
+        {
             found.push(path);
         }
     }

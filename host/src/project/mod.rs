@@ -19,25 +19,16 @@ use include_dir::{Dir, include_dir};
 pub use build::build;
 pub use create::{check_name, create};
 
+use crate::policy::decision::Stage;
+
 static TEMPLATES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sdk/templates");
 /// The interface: all files of `wit/`.
 static INTERFACE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/wit");
 
 /// Every hook of the interface, in the order in which a message passes them.
-pub const HOOKS: [&str; 12] = [
-    "on-connect",
-    "on-ehlo",
-    "on-auth",
-    "on-mail",
-    "on-rcpt",
-    "on-data",
-    "on-message",
-    "on-queued",
-    "on-route",
-    "on-delivery",
-    "on-result",
-    "on-disconnect",
-];
+pub fn hooks() -> [&'static str; Stage::ALL.len()] {
+    Stage::ALL.map(Stage::name)
+}
 
 /// What a project can be written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -114,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_language_has_a_body_for_every_hook_and_every_hook_a_transcript() {
-        for hook in HOOKS {
+        for hook in hooks() {
             assert!(TEMPLATES.contains(format!("transcript/{hook}.transcript")), "{hook}");
             for language in Language::value_variants() {
                 let kind = language.kind();

@@ -47,6 +47,9 @@ fn modules(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     let modules = folder.join("build/modules");
     eprintln!("pip install -r requirements.txt");
     let target = ["--upgrade".as_ref(), "--target".as_ref(), modules.as_os_str()];
-    venv::install(folder, &[&target[..], &["-r".as_ref(), requirements.as_os_str()]].concat())?;
+    venv::install(
+        folder,
+        &[&target[..], &["-r".as_ref(), requirements.as_os_str()]].concat(),
+    )?;
     Ok(Some(modules))
 }
