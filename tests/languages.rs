@@ -107,7 +107,7 @@ fn a_policy_in_c_uses_its_memory_again() {
         "[budget]\nmemory_mib = 2\n\n=== one\n> MAIL FROM:<{}@elsewhere.test>\n",
         "x".repeat(230)
     );
-    for _ in 0..500 {
+    for _ in 0..1000 {
         transcript += "> RCPT TO:<bob@ours.test>\non-rcpt: defer 450 4.7.1 Greylisted: try again in 300 seconds\n  reason: greylisted\n";
     }
     let (right, said) = answers("greylist-c", &[("many-calls", transcript)]);
