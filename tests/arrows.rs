@@ -31,7 +31,7 @@ const ARROWS: [(&str, &str); 25] = [
     ("message", ""),
     ("metrics", "message tls"),
     ("policy", "auth config dns message slice"),
-    ("project", ""),
+    ("project", "policy"),
     ("proxy", ""),
     ("relay", "auth config limits metrics policy spool tls"),
     ("slice", ""),

@@ -7,26 +7,17 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use gatepost::policy::decision::Stage;
 use support::client::Client;
 use support::hostile::{hostile, text};
 use support::sink::Sink;
 use support::{Relay, Setup, free_address, guest, until};
 
 /// The hooks, by their number in `frame.wat`.
-const HOOKS: [&str; 12] = [
-    "on-connect",
-    "on-ehlo",
-    "on-auth",
-    "on-mail",
-    "on-rcpt",
-    "on-data",
-    "on-message",
-    "on-route",
-    "on-delivery",
-    "on-queued",
-    "on-result",
-    "on-disconnect",
-];
+fn hook_names() -> [&'static str; 12] {
+    Stage::ALL.map(Stage::name)
+}
+
 /// Further numbers of `frame.wat`.
 const CONFIGURE: usize = 12;
 const START: usize = 13;
@@ -143,7 +134,7 @@ fn relay(hooks: &[usize], on_failure: &str, sink: &Sink, admin: SocketAddr) -> R
         .next_hop(&sink.next_hop());
     for &at in hooks {
         let file = file(setup.dir.path(), "trap", at);
-        let name = format!("traps-{}", HOOKS[at]);
+        let name = format!("traps-{}", hook_names()[at]);
         setup = setup.plugin(&name, &file, "", &format!("on_failure = \"{on_failure}\"\n{BUDGET}"));
     }
     setup.start()
@@ -153,7 +144,7 @@ fn relay(hooks: &[usize], on_failure: &str, sink: &Sink, admin: SocketAddr) -> R
 fn a_trap_in_any_hook_is_skipped_where_the_configuration_says_so() {
     let (sink, admin) = (Sink::start(), free_address());
     // All of them, so that behind each that fails others are asked.
-    let all: Vec<usize> = (0..HOOKS.len()).collect();
+    let all: Vec<usize> = (0..hook_names().len()).collect();
     let relay = relay(&all, "skip", &sink, admin);
     let replies = session(&relay);
     assert_eq!(replies.len(), UNHINDERED.len(), "{replies:?}");
@@ -161,7 +152,7 @@ fn a_trap_in_any_hook_is_skipped_where_the_configuration_says_so() {
         assert!(reply.starts_with(expected), "{hook}: {replies:?}");
     }
     sink.wait_for(1);
-    for hook in HOOKS {
+    for hook in hook_names() {
         trap_is_told(&relay, admin, hook);
     }
 }
@@ -186,7 +177,7 @@ fn a_trap_in_any_hook_has_the_configured_answer() {
         ("defer", "421 4.3.0 ", "454 4.7.0 ", "451 4.3.0 "),
         ("reject", "554 5.3.0 ", "535 5.7.8 ", "550 5.3.0 "),
     ] {
-        for (at, hook) in HOOKS.into_iter().enumerate() {
+        for (at, hook) in hook_names().into_iter().enumerate() {
             let (sink, admin) = (Sink::start(), free_address());
             let relay = relay(&[at], on_failure, &sink, admin);
             let replies = session(&relay);

@@ -75,14 +75,20 @@ fn every_example_answers_as_its_transcript_says() {
         assert!(right, "{name}: {said}");
         tested.insert(name);
     }
-    for language in ["js", "python", "rust", "ts"] {
+    for language in ["c", "js", "python", "rust", "ts"] {
         assert!(tested.contains(&format!("greylist-{language}")), "{tested:?}");
     }
 }
 
 #[test]
 fn a_wrong_setting_is_named_in_every_language() {
-    for name in ["greylist-js", "greylist-python", "greylist-rust", "greylist-ts"] {
+    for name in [
+        "greylist-c",
+        "greylist-js",
+        "greylist-python",
+        "greylist-rust",
+        "greylist-ts",
+    ] {
         for setting in ["delay_s = 0", "allow = 1", "dealy_s = 1"] {
             let key = setting.split(' ').next().expect("a key");
             let transcript = format!("[config]\n{setting}\n\n=== one\n> RCPT TO:<bob@ours.test>\n");
@@ -91,6 +97,21 @@ fn a_wrong_setting_is_named_in_every_language() {
             assert!(!right && said.contains(&named), "{name}, {setting}: {said}");
         }
     }
+}
+
+/// Nothing is freed in C: the memory of a call is used again after the next one.
+#[test]
+fn a_policy_in_c_uses_its_memory_again() {
+    // With the stack and the code's data 1.1 MiB are taken from the start, and a call with such a sender takes some thousand bytes.
+    let mut transcript = format!(
+        "[budget]\nmemory_mib = 2\n\n=== one\n> MAIL FROM:<{}@elsewhere.test>\n",
+        "x".repeat(230)
+    );
+    for _ in 0..1000 {
+        transcript += "> RCPT TO:<bob@ours.test>\non-rcpt: defer 450 4.7.1 Greylisted: try again in 300 seconds\n  reason: greylisted\n";
+    }
+    let (right, said) = answers("greylist-c", &[("many-calls", transcript)]);
+    assert!(right, "{said}");
 }
 
 #[test]

@@ -6,9 +6,8 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use gatepost::policy::decision::Stage;
 use support::{gatepost, peer};
-
-const ALL: &str = "on-connect,on-ehlo,on-auth,on-mail,on-rcpt,on-data,on-message,on-queued,on-route,on-delivery,on-result,on-disconnect";
 
 /// One target folder for all projects, so that a standard library that has to be built along is built once.
 fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
@@ -19,6 +18,10 @@ fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
         .env("CARGO_TARGET_DIR", target)
         .args(arguments);
     command
+}
+
+fn every_hook() -> String {
+    Stage::ALL.map(Stage::name).join(",")
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {
@@ -62,12 +65,17 @@ fn builds_and_says_what_is_wrong(language: &str, source: &str, broken: &str, pla
     let folder = folder.path();
     // Their components import all of an interface that they import at all.
     new_build_and_test(folder, language, "mine", "on-rcpt,on-message", "\"read-message\"");
+    what_is_wrong_is_said(folder, source, broken, &[place, "what it said stands above"]);
+}
+
+/// Builds the project `mine` with another source: it fails with these words, and what was built before stays.
+fn what_is_wrong_is_said(folder: &Path, source: &str, broken: &str, said_of_it: &[&str]) {
     let component = folder.join("mine/build/mine.wasm");
     let before = fs::read(&component).expect("the component");
     fs::write(folder.join("mine").join(source), broken).expect("a source");
     let output = run(folder, &["plugin", "build", "mine"]);
     assert_eq!(output.status.code(), Some(1), "{}", said(&output));
-    for words in [place, "what it said stands above"] {
+    for words in said_of_it {
         assert!(said(&output).contains(words), "{words}: {}", said(&output));
     }
     assert!(
@@ -78,7 +86,7 @@ fn builds_and_says_what_is_wrong(language: &str, source: &str, broken: &str, pla
 
 #[test]
 fn a_new_project_in_rust_builds_at_once_and_passes_its_transcript() {
-    for (name, hooks) in [("one-hook", "on-rcpt"), ("all-hooks", ALL)] {
+    for (name, hooks) in [("one-hook", "on-rcpt"), ("all-hooks", &every_hook())] {
         let folder = tempfile::tempdir().expect("a folder");
         new_build_and_test(folder.path(), "rust", name, hooks, "");
     }
@@ -103,6 +111,49 @@ fn a_new_project_in_python_does_so() {
     if peer("python3") {
         builds_and_says_what_is_wrong("python", "policy.py", "def broken(:", "policy.py\", line 1");
     }
+}
+
+#[test]
+fn a_new_project_in_c_does_so_with_every_hook_and_import() {
+    if !peer("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    new_build_and_test(folder, "c", "mine", &every_hook(), "");
+    what_is_wrong_is_said(
+        folder,
+        "policy.c",
+        "int broken( {",
+        &["policy.c:1:", "what it said stands above"],
+    );
+    // Of the C library there is what needs no system, and what needs one is named.
+    let world = folder.join("mine/wit/world.wit");
+    let text = fs::read_to_string(&world).expect("a world");
+    let text = text.replace(
+        "export gatepost:policy/on-connect",
+        "include gatepost:policy/base@0.1.0;\n    export gatepost:policy/on-connect",
+    );
+    let exports_one = text
+        .lines()
+        .filter(|line| !line.contains("export") || line.contains("on-connect"));
+    fs::write(&world, exports_one.collect::<Vec<_>>().join("\n")).expect("a world");
+    let prints = "#include <stdio.h>\n#include \"gatepost_sdk.h\"\n\
+        void exports_on_connect_on_connect(types_borrow_session_t session, types_answer_t *ret) {\n\
+        printf(\"%llu\", clock_now());\n*ret = gatepost_pass();\n}\n";
+    what_is_wrong_is_said(
+        folder,
+        "policy.c",
+        prints,
+        &["policy.c: it calls something of the C library that wants `fd_"],
+    );
+    fs::write(
+        folder.join("mine/policy.c"),
+        prints.replace("printf(", "gatepost_text("),
+    )
+    .expect("a source");
+    let built = run(folder, &["plugin", "build", "mine"]);
+    assert!(built.status.success(), "{}", said(&built));
 }
 
 #[test]
@@ -142,6 +193,7 @@ fn what_cannot_be_built_says_why() {
         ("javascript", "npm is not installed (not found in PATH): install node"),
         ("typescript", "npm is not installed (not found in PATH): install node"),
         ("python", "python3 is not installed (not found in PATH): install Python"),
+        ("c", "python3 is not installed (not found in PATH): install Python"),
     ] {
         let made = run(folder, &["plugin", "new", language, "--lang", language]);
         assert!(made.status.success(), "{}", said(&made));

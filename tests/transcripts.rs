@@ -124,6 +124,35 @@ fn a_check_of_what_the_relay_would_refuse_says_why() {
     }
 }
 
+/// Below `tests`, every project is there for a test (or a bench) that names it: what nobody runs any more is deleted.
+#[test]
+fn every_guest_of_the_tests_has_a_test() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let entries = |folder: &str| {
+        let entries = std::fs::read_dir(root.join(folder)).expect("a folder");
+        entries.map(|entry| entry.expect("an entry").path()).collect::<Vec<_>>()
+    };
+    let sources = ["tests", "benches"].into_iter().flat_map(entries);
+    let code: String = sources
+        .filter(|path| path.extension().is_some_and(|extension| extension == "rs"))
+        .map(|path| std::fs::read_to_string(path).expect("a source"))
+        .flat_map(|source| source.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        .collect();
+    // How each kind is asked for: by `support::guest`, and by `answers` of `languages.rs`.
+    for (folder, asked_for) in [("tests/guests", "guest"), ("tests/languages", "answers")] {
+        // Not what a build may have left there.
+        let is_project = |path: &PathBuf| ["Cargo.toml", "wit"].iter().any(|mark| path.join(mark).exists());
+        for project in entries(folder).into_iter().filter(is_project) {
+            let name = project.file_name().expect("a name").to_string_lossy().into_owned();
+            let call = format!("{asked_for}(\"{name}\"");
+            assert!(
+                code.contains(&call),
+                "{folder}/{name}: no test says {call}: write one, or delete it"
+            );
+        }
+    }
+}
+
 /// `witness` has every hook and says what it was told.
 #[test]
 fn a_transcript_reaches_every_hook_with_every_fact_and_service() {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::PossibleValuesParser;
 
 use super::inspect;
-use crate::project::{self, HOOKS, Language};
+use crate::project::{self, Language};
 
 /// Make a project of a policy that builds at once
 ///
@@ -20,7 +20,7 @@ pub struct New {
     #[arg(long, value_name = "LANGUAGE", default_value = "rust")]
     lang: Language,
     /// The hooks that it answers, with commas between them
-    #[arg(long, value_name = "HOOK,...", value_delimiter = ',', default_value = "on-rcpt", value_parser = PossibleValuesParser::new(HOOKS))]
+    #[arg(long, value_name = "HOOK,...", value_delimiter = ',', default_value = "on-rcpt", value_parser = PossibleValuesParser::new(project::hooks()))]
     hooks: Vec<String>,
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 
-use super::{KINDS, Language, javascript, python, rust};
+use super::{KINDS, Language, c, javascript, python, rust};
 
 /// Builds the project in `folder`, and leaves its component at `out`, or in `build/NAME.wasm` of the project. The place of the component.
 ///
@@ -24,6 +24,7 @@ pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
         Language::Rust => rust::build(&folder, out),
         Language::JavaScript | Language::TypeScript => javascript::build(&folder, kind.marker, out),
         Language::Python => python::build(&folder, out),
+        Language::C => c::build(&folder, out),
     }
     .with_context(|| shown)
 }

@@ -10,7 +10,7 @@ use anyhow::{Context, bail};
 use include_dir::{Dir, include_dir};
 
 use super::files::{copy, write};
-use super::{HOOKS, INTERFACE, Kind, Language, TEMPLATES, wit};
+use super::{INTERFACE, Kind, Language, TEMPLATES, wit};
 
 static SDK_SOURCES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sdk/src");
 const SDK_MANIFEST: &str = include_str!("../../../sdk/Cargo.toml");
@@ -112,7 +112,7 @@ pub fn check_name(name: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// Makes the project `folder`, called `name`, with a passing body for each of `hooks` (names of [`HOOKS`], in any order).
+/// Makes the project `folder`, called `name`, with a passing body for each of `hooks` (names of [`super::hooks`], in any order).
 ///
 /// Fails if `folder` exists or cannot be written, and then leaves nothing.
 pub fn create(folder: &Path, name: &str, language: Language, hooks: &[String]) -> anyhow::Result<()> {
@@ -133,7 +133,7 @@ pub fn create(folder: &Path, name: &str, language: Language, hooks: &[String]) -
 
 fn fill(folder: &Path, name: &str, language: Language, hooks: &[String]) -> io::Result<()> {
     let kind = language.kind();
-    let hooks: Vec<&str> = HOOKS
+    let hooks: Vec<&str> = super::hooks()
         .into_iter()
         .filter(|hook| hooks.iter().any(|chosen| chosen == hook))
         .collect();

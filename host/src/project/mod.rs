@@ -4,12 +4,14 @@
 //! the same build. Nothing is written outside of the project's folder but what the languages' own tools keep in their caches.
 
 mod build;
+mod c;
 mod create;
 mod files;
 mod javascript;
 mod python;
 mod rust;
 mod tool;
+mod venv;
 mod wit;
 
 use include_dir::{Dir, include_dir};
@@ -17,25 +19,16 @@ use include_dir::{Dir, include_dir};
 pub use build::build;
 pub use create::{check_name, create};
 
+use crate::policy::decision::Stage;
+
 static TEMPLATES: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/sdk/templates");
 /// The interface: all files of `wit/`.
 static INTERFACE: Dir<'static> = include_dir!("$CARGO_MANIFEST_DIR/wit");
 
 /// Every hook of the interface, in the order in which a message passes them.
-pub const HOOKS: [&str; 12] = [
-    "on-connect",
-    "on-ehlo",
-    "on-auth",
-    "on-mail",
-    "on-rcpt",
-    "on-data",
-    "on-message",
-    "on-queued",
-    "on-route",
-    "on-delivery",
-    "on-result",
-    "on-disconnect",
-];
+pub fn hooks() -> [&'static str; Stage::ALL.len()] {
+    Stage::ALL.map(Stage::name)
+}
 
 /// What a project can be written in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -47,6 +40,7 @@ pub enum Language {
     TypeScript,
     #[value(alias = "py")]
     Python,
+    C,
 }
 
 /// A language, the file that tells its projects, the folder of `sdk/templates` and the ending of its hooks' bodies, and what stands between two of them.
@@ -58,7 +52,7 @@ struct Kind {
     between: &'static str,
 }
 
-const KINDS: [Kind; 4] = [
+const KINDS: [Kind; 5] = [
     Kind {
         language: Language::Rust,
         marker: "Cargo.toml",
@@ -87,6 +81,13 @@ const KINDS: [Kind; 4] = [
         ending: "py",
         between: "\n\n",
     },
+    Kind {
+        language: Language::C,
+        marker: "policy.c",
+        templates: "c",
+        ending: "c",
+        between: "\n",
+    },
 ];
 
 impl Language {
@@ -104,7 +105,7 @@ mod tests {
 
     #[test]
     fn every_language_has_a_body_for_every_hook_and_every_hook_a_transcript() {
-        for hook in HOOKS {
+        for hook in hooks() {
             assert!(TEMPLATES.contains(format!("transcript/{hook}.transcript")), "{hook}");
             for language in Language::value_variants() {
                 let kind = language.kind();

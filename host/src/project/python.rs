@@ -1,4 +1,4 @@
-//! Python: componentize-py, from PATH if it has the right version, else from a virtual environment in the project's `build/`.
+//! Python: componentize-py makes the component.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,19 +6,23 @@ use std::process::Command;
 
 use anyhow::Context;
 
+use super::venv::{self, Program};
 use super::{tool, wit};
 
-/// The version that the examples are built and tested with.
-const VERSION: &str = "0.25.0";
-const INSTALL_PYTHON: &str =
-    "install Python 3.10 or newer: `apt-get install python3 python3-venv`, or from https://www.python.org";
+const COMPONENTIZE: Program = Program {
+    in_path: "componentize-py",
+    in_package: "componentize-py",
+    package: "componentize-py",
+    version: "0.25.0",
+    ask: "--version",
+};
 
 pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
     let component = tool::component(folder, out)?;
     let wit = wit::prepare(folder)?;
     let modules = modules(folder)?;
-    let program = componentize(folder)?;
-    eprintln!("building policy.py with componentize-py {VERSION}");
+    let program = COMPONENTIZE.find(folder)?;
+    eprintln!("building policy.py with componentize-py {}", COMPONENTIZE.version);
     let half = tool::half(&component);
     let mut python = Command::new(program);
     python.current_dir(folder).arg("-d").arg(&wit);
@@ -27,27 +31,9 @@ pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
         python.arg("-p").arg(modules);
     }
     python.arg("policy").arg("-o").arg(&half);
-    tool::run(&mut python, INSTALL_PYTHON)?;
+    tool::run(&mut python, venv::INSTALL_PYTHON)?;
     fs::rename(&half, &component).with_context(|| component.display().to_string())?;
     Ok(component)
-}
-
-/// The program, installed if it is not there in this version.
-fn componentize(folder: &Path) -> anyhow::Result<PathBuf> {
-    let fits = |program: &Path| {
-        let said = tool::ask(Command::new(program).arg("--version"), "");
-        said.is_ok_and(|said| said.split_whitespace().any(|word| word == VERSION))
-    };
-    let installed = folder.join("build/venv/bin/componentize-py");
-    for program in [PathBuf::from("componentize-py"), installed.clone()] {
-        if fits(&program) {
-            return Ok(program);
-        }
-    }
-    eprintln!("pip install componentize-py {VERSION} in build/venv");
-    let mut pip = pip(folder)?;
-    tool::run(pip.arg(format!("componentize-py=={VERSION}")), INSTALL_PYTHON)?;
-    Ok(installed)
 }
 
 /// Where the modules that `requirements.txt` names were installed; none if it names none.
@@ -60,24 +46,10 @@ fn modules(folder: &Path) -> anyhow::Result<Option<PathBuf>> {
     }
     let modules = folder.join("build/modules");
     eprintln!("pip install -r requirements.txt");
-    let mut pip = pip(folder)?;
-    pip.args(["--upgrade", "--target"]).arg(&modules);
-    tool::run(pip.arg("-r").arg(&requirements), INSTALL_PYTHON)?;
+    let target = ["--upgrade".as_ref(), "--target".as_ref(), modules.as_os_str()];
+    venv::install(
+        folder,
+        &[&target[..], &["-r".as_ref(), requirements.as_os_str()]].concat(),
+    )?;
     Ok(Some(modules))
-}
-
-/// `pip install` of the project's virtual environment, which is made if there is none.
-fn pip(folder: &Path) -> anyhow::Result<Command> {
-    let program = folder.join("build/venv/bin/pip");
-    if !program.is_file() {
-        let mut python = Command::new("python3");
-        python.current_dir(folder).args(["-m", "venv", "build/venv"]);
-        tool::run(&mut python, INSTALL_PYTHON)
-            .context("python3 makes no virtual environment: on Debian `apt-get install python3-venv`")?;
-    }
-    let mut pip = Command::new(program);
-    // It has its own time-outs.
-    pip.current_dir(folder)
-        .args(["install", "--quiet", "--disable-pip-version-check"]);
-    Ok(pip)
 }

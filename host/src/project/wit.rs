@@ -11,7 +11,7 @@ use super::files::copy;
 
 const VERSION: &str = "@0.1.0";
 
-/// What a world says for these hooks (names of [`super::HOOKS`]): it imports what their arguments and answers are made of, and exports them.
+/// What a world says for these hooks (names of [`super::hooks`]): it imports what their arguments and answers are made of, and exports them.
 pub fn world(hooks: &[&str]) -> String {
     let has = |of: &[&str]| hooks.iter().any(|hook| of.contains(hook));
     let imports = [

@@ -88,7 +88,9 @@ fn confine(parent: i32, limits: &Limits) -> io::Result<()> {
         lower(resource, soft, hard)?;
     }
     let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    let each = usize::try_from(limits.processors_per_thread).unwrap_or(usize::MAX).max(1);
+    let each = usize::try_from(limits.processors_per_thread)
+        .unwrap_or(usize::MAX)
+        .max(1);
     let threads = (processors / each).clamp(1, THREADS_MAX);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(threads);
     pool.build_global().map_err(io::Error::other)?;
