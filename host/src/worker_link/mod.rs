@@ -29,7 +29,7 @@ use nix::unistd::Uid;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::tls::CertificatePem;
 pub use files::{Bundle, History, PluginFile, Secrets, UsersFile};
 pub(crate) use files::{FILE_BYTES_MAX, files_of};
@@ -77,10 +77,12 @@ pub enum Update {
         cause: String,
         done: Done,
     },
-    /// Make this component the plugin's version in force, if it is good. That was asked for by [`Link::load_plugin`].
+    /// Make this component, with these settings or else those that are in force, the plugin's version in force, if it is good. That was asked
+    /// for by [`Link::load_plugin`].
     Load {
         plugin: String,
         component: Vec<u8>,
+        settings: Option<Box<config::Plugin>>,
         taken_back: Option<String>,
         done: Done,
     },
@@ -164,17 +166,20 @@ impl Link {
         answered(receiver).await
     }
 
-    /// Has a component take a plugin's place: an [`Update::Load`] comes when it is its turn; if that ends well, the supervisor replaces the
-    /// configured file, atomically. Returns when both is done. `taken_back` says why the version in force goes, if the component is the one before
-    /// it. Whoever handles the [`Update`]s must not wait for this.
+    /// Has a version take a plugin's place: an [`Update::Load`] comes when it is its turn; if that ends well, the supervisor replaces the
+    /// configured file, atomically, unless its settings are not those of the configuration. Returns when both is done. `taken_back` says why the
+    /// version in force goes, if this is the one before it. Whoever handles the [`Update`]s must not wait for this.
     pub async fn load_plugin(
         &self,
         name: &str,
         component: &[u8],
+        settings: Option<config::Plugin>,
         taken_back: Option<String>,
     ) -> Result<String, String> {
         let sealed = sealed_memory(component).map_err(|error| format!("no memory for the component: {error}"))?;
-        self.change(name, Change::Load { taken_back }, &[sealed]).await
+        let settings = settings.map(Box::new);
+        self.change(name, Change::Load { settings, taken_back }, &[sealed])
+            .await
     }
 
     /// Has a plugin asked, or not any more, by this worker and those after it: an [`Update::Switch`] comes. Returns when that is done.
@@ -308,8 +313,8 @@ fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) ->
         link: link.clone(),
         asked: Vec::new(),
     };
-    let taken_back = match change {
-        Change::Load { taken_back } => taken_back,
+    let (settings, taken_back) = match change {
+        Change::Load { settings, taken_back } => (settings, taken_back),
         Change::Enable | Change::Disable => {
             let enabled = change == Change::Enable;
             return Some(Update::Switch { plugin, enabled, done });
@@ -320,6 +325,7 @@ fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) ->
         Ok(component) => Some(Update::Load {
             plugin,
             component: component.to_vec(),
+            settings,
             taken_back,
             done,
         }),
