@@ -253,17 +253,17 @@ fn other_settings_run_as_a_shadow_and_are_promoted() {
 
 #[test]
 fn other_settings_decide_for_a_share() {
-    let toml = |rate: u32| {
-        format!("limits = [{{ count = \"recipients\", per = \"network\", rate = {rate}, per_seconds = 86400 }}]")
-    };
+    // By other keys: a canary has the store of the version in force.
+    let limit = |per: &str, rate: u32| format!("per = \"{per}\", rate = {rate}, ");
+    let (loose, strict) = (limit("network", 1_000), limit("address", 1));
     let setup = Setup::new().plugin(
         "rate-limit",
         &plugin("rate-limit"),
         "\"state\"",
-        &format!("[plugin.config]\n{}", toml(1_000)),
+        &format!("[plugin.config]\nlimits = [{{ count = \"recipients\", {loose}per_seconds = 86400 }}]"),
     );
     let relay = setup.start();
-    let new = other(&relay, &toml(1_000), &toml(1));
+    let new = other(&relay, &loose, &strict);
     let load = ["plugin", "load", "rate-limit", "--settings", &new, "--canary", "50"];
     let said = relay.command(&load);
     assert!(said.contains("with other settings for 50 % of the sessions"), "{said}");
