@@ -53,7 +53,8 @@ pub enum Command {
         shadow: bool,
         /// Let it decide for this share of the sessions; 1 to 99
         ///
-        /// The session's id chooses, and a session keeps its choice. It ends by itself if it fails as often as a live version may not.
+        /// The session's id chooses, and a session keeps its choice. It has the state of the live version, where a shadow has its own. It ends by
+        /// itself if it fails as often as a live version may not.
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
         canary: Option<u8>,
     },

@@ -469,11 +469,11 @@ impl Supervisor<'_> {
                     Err(error) => self.refuse(&cause, error),
                 },
                 Wanted::Change(asked) => {
-                    let (plugin, change) = (asked.plugin.clone(), asked.change.clone());
+                    let (number, plugin, change) = (asked.number, asked.plugin.clone(), asked.change.clone());
                     let component = asked.component.iter().map(|component| component.try_clone());
                     let sent = component.collect::<io::Result<Vec<_>>>().and_then(|component| {
                         let link = worker.link().ok_or(io::ErrorKind::NotConnected)?;
-                        send_message(link, &ToWorker::Change { plugin, change }, &component)
+                        send_message(link, &ToWorker::Change { number, plugin, change }, &component)
                     });
                     match sent {
                         Ok(()) => self.trying = Some(Trying::Change(asked)),
@@ -593,7 +593,7 @@ impl Supervisor<'_> {
     fn changed(&mut self, asked: &Asked, in_force: InForce) -> Result<String, String> {
         let (plugin, said) = (&asked.plugin, in_force.said);
         let (component, taken_back) = match (&asked.change, &asked.component) {
-            (Change::Load { taken_back, .. }, Some(component)) => (component, taken_back.as_deref()),
+            (Change::Load { taken_back }, Some(component)) => (component, taken_back.as_deref()),
             (change, _) => {
                 self.remembered.switched(plugin, *change == Change::Enable);
                 return Ok(said);

@@ -133,8 +133,8 @@ struct Waiting {
     /// In the order in which they asked.
     reloads: VecDeque<Asked>,
     reloads_answered: u64,
-    /// By the number of the change.
-    changes: HashMap<u64, Asked>,
+    /// By the number of the change, with the settings of a load: the supervisor has nothing to do with them before they are in force.
+    changes: HashMap<u64, (Asked, Option<config::Plugin>)>,
     last_change: u64,
 }
 
@@ -177,18 +177,23 @@ impl Link {
         taken_back: Option<String>,
     ) -> Result<String, String> {
         let sealed = sealed_memory(component).map_err(|error| format!("no memory for the component: {error}"))?;
-        let settings = settings.map(Box::new);
-        self.change(name, Change::Load { settings, taken_back }, &[sealed])
+        self.change(name, Change::Load { taken_back }, settings, &[sealed])
             .await
     }
 
     /// Has a plugin asked, or not any more, by this worker and those after it: an [`Update::Switch`] comes. Returns when that is done.
     pub async fn switch_plugin(&self, name: &str, enabled: bool) -> Result<String, String> {
         let change = if enabled { Change::Enable } else { Change::Disable };
-        self.change(name, change, &[]).await
+        self.change(name, change, None, &[]).await
     }
 
-    async fn change(&self, name: &str, change: Change, fds: &[OwnedFd]) -> Result<String, String> {
+    async fn change(
+        &self,
+        name: &str,
+        change: Change,
+        settings: Option<config::Plugin>,
+        fds: &[OwnedFd],
+    ) -> Result<String, String> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
@@ -196,7 +201,7 @@ impl Link {
             let plugin = name.to_owned();
             self.ask(&ToSupervisor::Change { number, plugin, change }, fds)?;
             waiting.last_change = number;
-            waiting.changes.insert(number, sender);
+            waiting.changes.insert(number, (sender, settings));
         }
         answered(receiver).await
     }
@@ -252,7 +257,15 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
     loop {
         let update = match receive_message(&*link.socket) {
             Ok(Some((ToWorker::Bundle, fds))) => reload(link, fds),
-            Ok(Some((ToWorker::Change { plugin, change }, fds))) => change_one(link, plugin, change, fds),
+            Ok(Some((ToWorker::Change { number, plugin, change }, fds))) => {
+                let asked = link
+                    .waiting
+                    .lock()
+                    .changes
+                    .get_mut(&number)
+                    .map(|(_, settings)| settings.take());
+                change_one(link, plugin, change, asked.flatten(), fds)
+            }
             Ok(Some((ToWorker::Refused { message, asked }, _))) => {
                 let asked = link.waiting.lock().reloads(asked);
                 answer(asked, &Err(message));
@@ -260,7 +273,7 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
             }
             Ok(Some((ToWorker::Changed { number, outcome }, _))) => {
                 let asked = link.waiting.lock().changes.remove(&number);
-                answer(Vec::from_iter(asked), &outcome);
+                answer(asked.into_iter().map(|(asked, _)| asked).collect(), &outcome);
                 None
             }
             Ok(Some((ToWorker::Drain, _))) => Some(Update::Drain),
@@ -308,13 +321,19 @@ fn reload(link: &Link, mut fds: Vec<OwnedFd>) -> Option<Update> {
     }
 }
 
-fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) -> Option<Update> {
+fn change_one(
+    link: &Link,
+    plugin: String,
+    change: Change,
+    settings: Option<config::Plugin>,
+    fds: Vec<OwnedFd>,
+) -> Option<Update> {
     let done = Done {
         link: link.clone(),
         asked: Vec::new(),
     };
-    let (settings, taken_back) = match change {
-        Change::Load { settings, taken_back } => (settings, taken_back),
+    let taken_back = match change {
+        Change::Load { taken_back } => taken_back,
         Change::Enable | Change::Disable => {
             let enabled = change == Change::Enable;
             return Some(Update::Switch { plugin, enabled, done });
@@ -325,7 +344,7 @@ fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) ->
         Ok(component) => Some(Update::Load {
             plugin,
             component: component.to_vec(),
-            settings,
+            settings: settings.map(Box::new),
             taken_back,
             done,
         }),

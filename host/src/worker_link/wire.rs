@@ -40,6 +40,7 @@ pub enum ToWorker {
     Bundle,
     /// Now is the time for the change that the worker asked for; the descriptor is the component of a load. Answered with `Settled`.
     Change {
+        number: u64,
         plugin: String,
         change: Change,
     },
@@ -72,13 +73,12 @@ pub enum ToSupervisor {
 }
 
 /// What is to become of one plugin.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// A version takes the place of the one in force: a component with these settings, or with those that are in force. If it was in force before,
-    /// `taken_back` says why the other one goes. The supervisor hands the settings through and does nothing by them.
+    /// A version takes the place of the one in force: a component, with the settings that the worker asks for or that are in force. If it was in
+    /// force before, `taken_back` says why the other one goes.
     Load {
-        settings: Option<Box<config::Plugin>>,
         taken_back: Option<String>,
     },
     Enable,
