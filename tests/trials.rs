@@ -419,7 +419,8 @@ async fn a_change_of_settings_is_on_probation_as_a_component_is() {
     for _ in 0..FAILURES_MIN {
         assert!(refuses(&bad, "ungranted").await);
     }
-    let failed = engine.policies.next_failed().await;
+    let failed = tokio::time::timeout(support::PATIENCE, engine.policies.next_failed()).await;
+    let failed = failed.expect("they were too many");
     assert_eq!(failed.counts, Counts { calls: 5, failures: 5 });
     assert_eq!(failed.plugin.version, bad.plugins()[0].version);
     assert_eq!(failed.plugin.file_digest, good.plugins()[0].file_digest);
