@@ -5,7 +5,7 @@ mod support;
 
 use std::path::PathBuf;
 
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::Signal;
 use support::client::Client;
 use support::versions::{asked, digest, listed, version, wait_for};
 use support::{Relay, Setup, free_address, guest, until};
@@ -39,15 +39,6 @@ fn at_rcpt(relay: &Relay) -> Client {
 
 fn rcpt(relay: &Relay, local: &str, start: &str) -> String {
     at_rcpt(relay).says(&format!("RCPT TO:<{local}@ours.test>"), start)
-}
-
-/// The worker dies, and another one takes its place.
-fn next_worker(relay: &mut Relay) {
-    let worker = relay.worker();
-    kill(worker, Signal::SIGKILL).expect("the worker is there");
-    let gone = || std::fs::read_to_string(format!("/proc/{worker}/stat")).is_err();
-    until("the worker is gone", gone);
-    relay.wait_until_up();
 }
 
 #[test]
@@ -90,7 +81,7 @@ fn a_new_version_that_fails_is_taken_back_by_itself_and_for_good() {
     on_bad.says("MAIL FROM:<me@elsewhere.test>", "421");
 
     // The next worker knows all of it, and what was there before.
-    next_worker(&mut relay);
+    relay.next_worker();
     holds(&relay);
     let said = relay.command(&["plugin", "rollback", "policy"]);
     assert!(said.contains(&digest(&bad)), "{said}");
@@ -241,13 +232,13 @@ fn a_canary_decides_for_a_share_until_it_is_promoted_aborted_or_fails() {
 
     // A trial is not carried over to another worker; what is promoted is.
     load(&relay, &version(2), &["--canary", "99"]);
-    next_worker(&mut relay);
+    relay.next_worker();
     assert!(listed(&relay)["trial"].is_null());
     assert_eq!(asked(&mut at_rcpt(&relay)), 0);
     load(&relay, &version(2), &["--canary", "1"]);
     relay.command(&["plugin", "promote", "policy"]);
     assert_eq!(std::fs::read(&file).expect("the plugin"), version(2));
-    next_worker(&mut relay);
+    relay.next_worker();
     assert_eq!(asked(&mut at_rcpt(&relay)), 2);
 }
 
@@ -283,7 +274,7 @@ fn who_is_disabled_opens_nothing_and_stays_so() {
     relay.signal(Signal::SIGHUP);
     relay.logged(&["reloaded", "SIGHUP"]);
     holds(&relay);
-    next_worker(&mut relay);
+    relay.next_worker();
     holds(&relay);
 
     for plugin in ["auth-relay", "policy"] {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use gatepost::auth::Users;
-use gatepost::config::Config;
+use gatepost::config::{self, Config};
 use gatepost::dns::Dns;
 use gatepost::message::{AuthOffer, Envelope, Id, SessionFacts};
 use gatepost::policy::breaker::{FAILURES, PAUSE, TRIALS};
@@ -189,7 +189,7 @@ async fn a_shadow_sees_the_same_and_decides_nothing() {
     let live = engine.digest("policy");
     let said = engine
         .policies
-        .begin_trial("policy", bytes(&guest("naughty")), Mode::Shadow);
+        .begin_trial("policy", bytes(&guest("naughty")), None, Mode::Shadow);
     let said = said.await.expect("it begins");
     assert!(said.contains("as a shadow") && said.contains(&live), "{said}");
     assert_eq!(engine.digest("policy"), live);
@@ -230,7 +230,7 @@ async fn a_shadow_has_a_store_of_its_own() {
     let engine = engine(&[("rate-limit", &plugin("rate-limit"), toml)]).await;
     let begun = engine
         .policies
-        .begin_trial("rate-limit", another(&plugin("rate-limit")), Mode::Shadow);
+        .begin_trial("rate-limit", another(&plugin("rate-limit")), None, Mode::Shadow);
     begun.await.expect("it begins");
     let policy = engine.policies.current();
     let mut refused = Vec::new();
@@ -247,7 +247,7 @@ async fn calls_that_find_no_place_are_left_out_and_counted() {
     let engine = engine(&[("policy", &guest("versioned"), "")]).await;
     let begun = engine
         .policies
-        .begin_trial("policy", another(&guest("versioned")), Mode::Shadow);
+        .begin_trial("policy", another(&guest("versioned")), None, Mode::Shadow);
     begun.await.expect("it begins");
     let policy = engine.policies.current();
     // The live version waits for nothing, so on this one thread no shadow runs before all are asked.
@@ -272,7 +272,7 @@ async fn a_canary_decides_for_its_sessions_only() {
     let engine = engine(&[("policy", &guest("versioned"), "")]).await;
     let begun = engine
         .policies
-        .begin_trial("policy", bytes(&guest("naughty")), Mode::Canary { percent: 30 });
+        .begin_trial("policy", bytes(&guest("naughty")), None, Mode::Canary { percent: 30 });
     begun.await.expect("it begins");
     let ids: Vec<Id> = (0..500).map(|_| Id::new()).collect();
     let mut chosen = Vec::new();
@@ -315,7 +315,7 @@ async fn a_canary_that_fails_ends() {
     let canary = bytes(&guest("naughty"));
     let begun = engine
         .policies
-        .begin_trial("policy", canary, Mode::Canary { percent: 99 });
+        .begin_trial("policy", canary, None, Mode::Canary { percent: 99 });
     begun.await.expect("it begins");
     let id = Id::new();
     let policy = std::iter::repeat_with(Id::new)
@@ -383,7 +383,12 @@ async fn a_version_that_fails_its_probation_is_told_of_and_the_one_before_is_rea
 async fn a_trial_ends_when_its_version_comes_into_force_or_its_settings_change() {
     let mut engine = engine(&[("policy", &guest("versioned"), "")]).await;
     let new = another(&guest("versioned"));
-    let begin = async |engine: &Engineered| engine.policies.begin_trial("policy", new.clone(), Mode::Shadow).await;
+    let begin = async |engine: &Engineered| {
+        engine
+            .policies
+            .begin_trial("policy", new.clone(), None, Mode::Shadow)
+            .await
+    };
     begin(&engine).await.expect("it begins");
     // Another version of the live one does not end it; its own does.
     engine.load("policy", bytes(&guest("naughty"))).await;
@@ -404,13 +409,133 @@ async fn a_trial_ends_when_its_version_comes_into_force_or_its_settings_change()
 }
 
 #[tokio::test]
+async fn a_change_of_settings_is_on_probation_as_a_component_is() {
+    let mut engine = engine(&[("policy", &guest("naughty"), "grants = [\"relay\"]")]).await;
+    let good = engine.policies.current();
+    assert!(!refuses(&good, "ungranted").await);
+    let granted = std::mem::take(&mut engine.config.plugins[0].grants);
+    engine.load("policy", bytes(&guest("naughty"))).await;
+    let bad = engine.policies.current();
+    for _ in 0..FAILURES_MIN {
+        assert!(refuses(&bad, "ungranted").await);
+    }
+    let failed = tokio::time::timeout(support::PATIENCE, engine.policies.next_failed()).await;
+    let failed = failed.expect("they were too many");
+    assert_eq!(failed.counts, Counts { calls: 5, failures: 5 });
+    assert_eq!(failed.plugin.version, bad.plugins()[0].version);
+    assert_eq!(failed.plugin.file_digest, good.plugins()[0].file_digest);
+
+    engine.config.plugins[0].grants = granted;
+    engine.take_back("policy", bytes(&guest("naughty"))).await;
+    let now = engine.policies.current();
+    assert_eq!(now.plugins()[0].version, good.plugins()[0].version);
+    assert!(!refuses(&now, "ungranted").await);
+    assert!(bad.is_stale(tokio::time::Instant::now()), "its sessions come again");
+    for _ in 0..FAILURES_MIN {
+        assert!(refuses(&now, "trap").await);
+    }
+    assert_eq!(now.plugins()[0].take_failed_probation(), None);
+}
+
+#[tokio::test]
+async fn where_a_component_is_read_from_makes_no_other_version_of_it() {
+    let mut engine = engine(&[("policy", &guest("versioned"), "")]).await;
+    let before = engine.policies.current();
+    engine.config.plugins[0].file = "/elsewhere.wasm".into();
+    engine.load("policy", bytes(&guest("versioned"))).await;
+    let now = engine.policies.current();
+    assert!(Arc::ptr_eq(&before.plugins()[0], &now.plugins()[0]));
+}
+
+#[tokio::test]
+async fn other_settings_can_be_on_trial() {
+    let mut engine = engine(&[("policy", &guest("naughty"), "grants = [\"relay\"]")]).await;
+    let policy = bytes(&guest("naughty"));
+    let live = engine.config.plugins[0].clone();
+    let begin = async |engine: &Engineered, settings: &config::Plugin, mode| {
+        let policies = &engine.policies;
+        policies
+            .begin_trial("policy", policy.clone(), Some(settings.clone()), mode)
+            .await
+    };
+    let refused = begin(&engine, &live, Mode::Shadow).await.expect_err("they are live");
+    assert!(refused.contains("in force in this version already"), "{refused}");
+
+    let mut strict = live.clone();
+    strict.grants.clear();
+    let said = begin(&engine, &strict, Mode::Shadow).await.expect("it begins");
+    assert!(said.contains("with other settings"), "{said}");
+    let current = engine.policies.current();
+    for (local, noticed) in [
+        ("u", "policy agrees"),
+        ("ungranted", "policy at on-rcpt: pass \"\", shadow defer \"answer\""),
+    ] {
+        assert!(!refuses(&current, local).await, "{local}: the live version's");
+        let found = settled(&engine, 1).await;
+        assert!(found[0].starts_with(noticed), "{found:?}");
+    }
+
+    // A canary, over another component in force too.
+    let said = begin(&engine, &strict, Mode::Canary { percent: 50 }).await;
+    assert!(said.expect("it begins").contains("with other settings"));
+    engine.load("policy", another(&guest("naughty"))).await;
+    let trial = engine.policies.trial("policy").expect("it goes on");
+    assert!(trial.has_other_settings());
+    let of_canary = |policy: &Arc<Policy>| !Arc::ptr_eq(policy, &engine.policies.current());
+    let mut sessions = std::iter::repeat_with(|| engine.policies.for_session(Id::new()));
+    let (chosen, others) = (sessions.find(of_canary), sessions.find(|policy| !of_canary(policy)));
+    assert!(refuses(&chosen.expect("half of them"), "ungranted").await);
+    assert!(!refuses(&others.expect("half of them"), "ungranted").await);
+
+    // It ends when the settings in force change, to its own or to others.
+    let ended = async |engine: &mut Engineered, settings: config::Plugin, component: Arc<[u8]>| {
+        engine.config.plugins[0] = settings;
+        engine.load("policy", component).await;
+        assert!(engine.policies.trial("policy").is_none());
+        engine.policies.ended_trial("policy").expect("it is told")
+    };
+    let why = ended(&mut engine, strict.clone(), policy.clone()).await;
+    assert!(why.ends_with("its version is in force now"), "{why}");
+    begin(&engine, &live, Mode::Shadow).await.expect("it begins");
+    let mut third = live.clone();
+    third.max_uses = 7;
+    let why = ended(&mut engine, third, policy.clone()).await;
+    assert!(why.ends_with("settings have changed"), "{why}");
+}
+
+#[tokio::test]
+async fn settings_that_would_open_the_relay_are_not_even_tried() {
+    let toml = "grants = [\"relay\", \"dns\"]\n[plugin.config]\nwhen = \"never\"";
+    let engine = engine(&[("generous", &guest("generous"), toml)]).await;
+    let mut open = engine.config.clone();
+    open.plugins[0].config = serde_json::json!({ "when": "bounce" });
+    let opens = |error: &str| error.contains("it would open the relay") && error.contains("may send from <> to");
+    for mode in [Mode::Shadow, Mode::Canary { percent: 1 }] {
+        let settings = Some(open.plugins[0].clone());
+        let component = bytes(&guest("generous"));
+        let begun = engine.policies.begin_trial("generous", component, settings, mode).await;
+        let error = begun.expect_err("it opens the relay");
+        assert!(opens(&error), "{error}");
+        assert!(engine.policies.trial("generous").is_none());
+    }
+    let before = engine.policies.current();
+    let replaced = engine
+        .policies
+        .replace(&open, &engine.files, before.services.clone())
+        .await;
+    let errors = replaced.err().expect("it opens the relay");
+    assert!(opens(&errors[0].to_string()), "{errors:?}");
+    assert!(Arc::ptr_eq(&before, &engine.policies.current()));
+}
+
+#[tokio::test]
 async fn trials_have_bounds_and_are_refused_in_words() {
     let versioned = guest("versioned");
     let names: Vec<String> = (0..=SHADOWS_MAX).map(|number| format!("p{number}")).collect();
     let plugins: Vec<(&str, &Path, &str)> = names.iter().map(|name| (name.as_str(), &*versioned, "")).collect();
     let engine = engine(&plugins).await;
     let new = another(&versioned);
-    let begin = async |name: &str, mode| engine.policies.begin_trial(name, new.clone(), mode).await;
+    let begin = async |name: &str, mode| engine.policies.begin_trial(name, new.clone(), None, mode).await;
     for name in &names[..SHADOWS_MAX] {
         begin(name, Mode::Shadow).await.expect("it begins");
     }
@@ -429,7 +554,7 @@ async fn trials_have_bounds_and_are_refused_in_words() {
         ("p0", &bytes(&versioned), canary, "in force in this version already"),
         ("p0", &Arc::from(&b"text"[..]), canary, "it is no WebAssembly file"),
     ] {
-        let begun = engine.policies.begin_trial(name, component.clone(), mode).await;
+        let begun = engine.policies.begin_trial(name, component.clone(), None, mode).await;
         let error = begun.expect_err(why);
         assert!(error.contains(why), "{error}");
     }
@@ -465,7 +590,7 @@ async fn neither_a_trial_nor_a_disabled_plugin_opens_the_relay() {
     for mode in [Mode::Shadow, Mode::Canary { percent: 1 }] {
         let begun = engine
             .policies
-            .begin_trial("other", bytes(&guest("generous")), mode)
+            .begin_trial("other", bytes(&guest("generous")), None, mode)
             .await;
         let error = begun.expect_err("it opens the relay");
         assert!(error.contains("it would open the relay"), "{error}");
@@ -473,7 +598,7 @@ async fn neither_a_trial_nor_a_disabled_plugin_opens_the_relay() {
     }
     let begun = engine
         .policies
-        .begin_trial("generous", another(&guest("generous")), Mode::Shadow);
+        .begin_trial("generous", another(&guest("generous")), None, Mode::Shadow);
     let error = begun.await.expect_err("it is disabled");
     assert!(error.contains("enable it first"), "{error}");
 }

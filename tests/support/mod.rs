@@ -299,6 +299,15 @@ impl Relay {
         }
     }
 
+    /// The worker dies, and another one takes its place.
+    pub fn next_worker(&mut self) {
+        let worker = self.worker();
+        nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).expect("the worker is there");
+        let gone = || std::fs::read_to_string(format!("/proc/{worker}/stat")).is_err();
+        until("the worker is gone", gone);
+        self.wait_until_up();
+    }
+
     /// `gatepost ARGS --config ...`: its standard output; fails unless it succeeds.
     pub fn command(&self, arguments: &[&str]) -> String {
         let output = self.run(arguments);

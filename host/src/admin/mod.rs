@@ -12,7 +12,7 @@ pub mod socket;
 use std::future::Future;
 
 use crate::message::{Id, QueueState};
-use protocol::{LoadMode, PluginStatus, QueueAction, QueueItem, Selection, Status};
+use protocol::{LoadMode, PluginStatus, QueueAction, QueueItem, Selection, SettingsFile, Status};
 
 /// Whether the daemon lives, and whether it takes mail. The error is a sentence for people. Must answer at once.
 pub trait Probes: Send + Sync + 'static {
@@ -48,11 +48,12 @@ pub trait AdminActions: Send + Sync + 'static {
 
     fn plugin_list(&self) -> impl Future<Output = Vec<PluginStatus>> + Send;
 
-    /// Checks a component, makes it live, replaces the configured file; or puts it on trial. Returns a sentence.
+    /// Checks a component with the settings in force or others, makes it live, replaces the configured file; or puts it on trial. Returns a sentence.
     fn plugin_load(
         &self,
         name: String,
         component: Vec<u8>,
+        settings: Option<SettingsFile>,
         mode: LoadMode,
     ) -> impl Future<Output = Result<String, String>> + Send;
 

@@ -6,6 +6,7 @@
 //! with a closed connection.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +35,14 @@ pub enum Request {
     QueueChange { action: QueueAction, select: Selection },
     /// Answered with [`Response::Plugins`], in the order in which they are asked.
     PluginList,
-    /// After the line come `length` bytes, the component. It is checked, made live, and replaces the configured file; or it goes on
-    /// trial, and nothing is replaced. Answered with [`Response::Done`].
+    /// After the line come `length` bytes, the component. It is checked, made live, and replaces the configured file (unless its settings are not
+    /// the configured ones); or it goes on trial, and nothing is replaced. Answered with [`Response::Done`].
     PluginLoad {
         name: String,
         length: u64,
+        /// Absent: the settings that are in force.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        settings: Option<SettingsFile>,
         #[serde(default, skip_serializing_if = "LoadMode::is_live")]
         mode: LoadMode,
     },
@@ -52,6 +56,22 @@ pub enum Request {
     PluginEnable { name: String },
     /// Do not ask this plugin any more. Answered with [`Response::Done`].
     PluginDisable { name: String },
+}
+
+/// A whole configuration, of which the plugin's entry counts.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SettingsFile {
+    /// Names it in errors; relative paths start at its folder. The daemon does not open it.
+    pub path: PathBuf,
+    pub text: String,
+}
+
+/// Without the text, which is long, and may have what is not for a log.
+impl std::fmt::Debug for SettingsFile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} ({} bytes)", self.path.display(), self.text.len())
+    }
 }
 
 /// What a component that is loaded is to do.
@@ -224,6 +244,12 @@ pub struct PluginStatus {
     /// That of the version that `plugin rollback` would bring back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// The version `previous` has other settings than the one that is live.
+    #[serde(default)]
+    pub previous_has_other_settings: bool,
+    /// Its settings are not those of the configuration, which has not changed since they came into force.
+    #[serde(default)]
+    pub stands_in: bool,
     /// The stages that it has a hook for.
     pub hooks: Vec<String>,
     pub grants: Vec<String>,
@@ -256,6 +282,9 @@ pub struct TrialStatus {
     pub mode: LoadMode,
     /// The SHA-256 of its component, hexadecimal.
     pub digest: String,
+    /// Its settings are not those of the version that is live.
+    #[serde(default)]
+    pub other_settings: bool,
     /// Seconds since 1970.
     pub since_unix: u64,
     pub calls: u64,
@@ -377,6 +406,7 @@ mod tests {
                 Request::PluginLoad {
                     name: "rbl".into(),
                     length: 5,
+                    settings: None,
                     mode: LoadMode::Live,
                 },
                 r#"{"command":"plugin-load","name":"rbl","length":5}"#,
@@ -385,9 +415,13 @@ mod tests {
                 Request::PluginLoad {
                     name: "rbl".into(),
                     length: 5,
+                    settings: Some(SettingsFile {
+                        path: "new.toml".into(),
+                        text: "a = 1".into(),
+                    }),
                     mode: LoadMode::Canary { percent: 10 },
                 },
-                r#"{"command":"plugin-load","name":"rbl","length":5,"mode":{"canary":{"percent":10}}}"#,
+                r#"{"command":"plugin-load","name":"rbl","length":5,"settings":{"path":"new.toml","text":"a = 1"},"mode":{"canary":{"percent":10}}}"#,
             ),
         ] {
             assert_eq!(serde_json::to_string(&request).unwrap(), line);

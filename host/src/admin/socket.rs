@@ -150,7 +150,9 @@ async fn act<A: AdminActions>(request: Request, component: Vec<u8>, actions: &A)
         Request::PluginList => Ok(Response::Plugins {
             plugins: actions.plugin_list().await,
         }),
-        Request::PluginLoad { name, mode, .. } => actions.plugin_load(name, component, mode).await.map(done),
+        Request::PluginLoad {
+            name, settings, mode, ..
+        } => actions.plugin_load(name, component, settings, mode).await.map(done),
         Request::PluginRollback { name } => actions.plugin_rollback(name).await.map(done),
         Request::PluginPromote { name } => actions.plugin_promote(name).await.map(done),
         Request::PluginAbort { name } => actions.plugin_abort(name).await.map(done),
@@ -162,7 +164,7 @@ async fn act<A: AdminActions>(request: Request, component: Vec<u8>, actions: &A)
 
 #[cfg(test)]
 mod tests {
-    use super::super::protocol::{LoadMode, PluginStatus, QueueAction, QueueItem, Selection, Status};
+    use super::super::protocol::{LoadMode, PluginStatus, QueueAction, QueueItem, Selection, SettingsFile, Status};
     use super::*;
     use crate::message::{Id, QueueState};
 
@@ -206,8 +208,18 @@ mod tests {
             vec![]
         }
 
-        async fn plugin_load(&self, name: String, component: Vec<u8>, mode: LoadMode) -> Result<String, String> {
-            Ok(format!("{name}: {} {mode:?}", String::from_utf8_lossy(&component)))
+        async fn plugin_load(
+            &self,
+            name: String,
+            component: Vec<u8>,
+            settings: Option<SettingsFile>,
+            mode: LoadMode,
+        ) -> Result<String, String> {
+            let with = settings.map_or_else(String::new, |file| format!(" with {}", file.text));
+            Ok(format!(
+                "{name}: {}{with} {mode:?}",
+                String::from_utf8_lossy(&component)
+            ))
         }
 
         async fn plugin_promote(&self, name: String) -> Result<String, String> {
@@ -281,8 +293,8 @@ mod tests {
                 r#"{"answer":"done","message":"rbl: wasm Canary { percent: 10 }"}"#,
             ),
             (
-                "{\"command\":\"plugin-load\",\"name\":\"rbl\",\"length\":4,\"mode\":\"shadow\"}\nwasm",
-                r#"{"answer":"done","message":"rbl: wasm Shadow"}"#,
+                "{\"command\":\"plugin-load\",\"name\":\"rbl\",\"length\":4,\"settings\":{\"path\":\"x\",\"text\":\"a = 1\"},\"mode\":\"shadow\"}\nwasm",
+                r#"{"answer":"done","message":"rbl: wasm with a = 1 Shadow"}"#,
             ),
             (
                 r#"{"command":"plugin-promote","name":"rbl"}"#,

@@ -4,14 +4,17 @@ use std::sync::Arc;
 
 use crate::admin::AdminActions;
 use crate::admin::protocol::{
-    HEADER_LIMIT, LoadMode, PluginStatus, QueueAction, QueueItem, Selection, Status, TrialStatus,
+    HEADER_LIMIT, LoadMode, PluginStatus, QueueAction, QueueItem, Selection, SettingsFile, Status, TrialStatus,
 };
+use crate::config::{self, Config};
 use crate::message::{Body, Id, QueueState, since_epoch};
+use crate::policy::Plugin;
 use crate::policy::breaker::Condition;
 use crate::policy::decision::Digest;
 use crate::policy::trial::{Mode, Running, Trial};
 
 use super::App;
+use super::versions::Version;
 
 /// Messages looked at between two chances for others to run.
 const PAGE: usize = 1_000;
@@ -47,41 +50,43 @@ impl App {
         }
     }
 
-    /// Makes these bytes the plugin's version in force, and its file. The supervisor says when.
-    async fn put_plugin(&self, name: &str, component: &[u8]) -> Result<String, String> {
-        self.check_plugin(name)?;
-        self.link.load_plugin(name, component, None).await
-    }
-
     /// Puts the version that the plugin had before in force again, and says of the one that is why it goes; only if that is `from`, where
     /// it says so.
     pub(super) async fn take_back(&self, name: &str, why: String, from: Option<Digest>) -> Result<String, String> {
         self.check_plugin(name)?;
-        let previous = {
-            let files = self.plugin_files.lock();
-            let is_live = |from| files.good().get(name).is_some_and(|live| Digest::of(live) == from);
-            if !from.is_none_or(is_live) {
-                return Err(SUPERSEDED.to_owned());
-            }
-            files.previous(name).cloned()
-        };
+        let is_live = |from| self.live(name).is_some_and(|live| live.version == from);
+        if !from.is_none_or(is_live) {
+            return Err(SUPERSEDED.to_owned());
+        }
+        let previous = self.versions.lock().previous(name).cloned();
         let previous = previous.ok_or_else(|| format!("there is no version of {name} before the one that is live"))?;
         // When its turn comes, it is looked at again whether this is still the version before.
-        self.link.load_plugin(name, &previous, Some(why)).await
+        let settings = Some(previous.settings);
+        self.link
+            .load_plugin(name, &previous.component, settings, Some(why))
+            .await
+    }
+
+    /// The plugin's version in force.
+    pub(super) fn live(&self, name: &str) -> Option<Arc<Plugin>> {
+        let policy = self.relay.policies.current();
+        let live = policy.plugins().iter().find(|live| *live.name == *name);
+        live.cloned()
     }
 
     /// Whether there is a plugin of this name.
-    pub(super) fn check_plugin(&self, name: &str) -> Result<(), String> {
-        let config = self.config.lock();
-        let known: Vec<&str> = config.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
-        match known.contains(&name) {
-            true => Ok(()),
-            false => Err(format!(
-                "there is no plugin {name:?} in the configuration; there are: {}",
-                known.join(", ")
-            )),
-        }
+    fn check_plugin(&self, name: &str) -> Result<(), String> {
+        self.config.lock().plugin(name).map(|_| ())
     }
+}
+
+/// The settings of a plugin in a configuration that somebody sent.
+fn settings_in(file: &SettingsFile, name: &str) -> Result<config::Plugin, String> {
+    let config = Config::parse(&file.text, &file.path).map_err(|errors| errors.to_string())?;
+    let settings = config.plugin(name);
+    settings
+        .cloned()
+        .map_err(|error| format!("{}: {error}", file.path.display()))
 }
 
 impl AdminActions for App {
@@ -173,9 +178,9 @@ impl AdminActions for App {
     async fn plugin_list(&self) -> Vec<PluginStatus> {
         let policies = &self.relay.policies;
         let policy = policies.current();
-        let files = self.plugin_files.lock();
+        let versions = self.versions.lock();
         let now_ms = since_epoch(std::time::SystemTime::now()).as_millis() as u64;
-        let digest = |bytes: &Arc<[u8]>| Digest::of(bytes).to_string();
+        let digest = |version: &Version| Digest::of(&version.component).to_string();
         policy
             .plugins()
             .iter()
@@ -184,19 +189,21 @@ impl AdminActions for App {
                 PluginStatus {
                     name: plugin.name.to_string(),
                     digest: plugin.file_digest.to_string(),
-                    previous: files.previous(&plugin.name).map(digest),
+                    previous: versions.previous(&plugin.name).map(digest),
+                    previous_has_other_settings: versions.previous_has_other_settings(&plugin.name),
+                    stands_in: versions.stands_in(&plugin.name),
                     hooks: plugin.stages().map(|stage| stage.name().to_owned()).collect(),
                     grants: plugin.settings.grants.iter().map(ToString::to_string).collect(),
                     calls,
                     failures,
-                    refused: files.refused(&plugin.name).map(str::to_owned),
+                    refused: versions.refused(&plugin.name).map(str::to_owned),
                     disabled: policy.is_disabled(&plugin.name),
                     breaker: match plugin.condition(now_ms) {
                         Condition::Closed => None,
                         Condition::Open(left) => Some(format!("open for {:.1} s", left.as_secs_f64())),
                         Condition::HalfOpen => Some("half open: trial calls decide".into()),
                     },
-                    taken_back: files.taken_back(&plugin.name).map(str::to_owned),
+                    taken_back: versions.taken_back(&plugin.name).map(str::to_owned),
                     trial: policies.trial(&plugin.name).map(|trial| trial_status(&trial)),
                     trial_ended: policies.ended_trial(&plugin.name),
                 }
@@ -204,14 +211,22 @@ impl AdminActions for App {
             .collect()
     }
 
-    async fn plugin_load(&self, name: String, component: Vec<u8>, mode: LoadMode) -> Result<String, String> {
+    async fn plugin_load(
+        &self,
+        name: String,
+        component: Vec<u8>,
+        settings: Option<SettingsFile>,
+        mode: LoadMode,
+    ) -> Result<String, String> {
+        self.check_plugin(&name)?;
+        let settings = settings.map(|file| settings_in(&file, &name)).transpose()?;
         let mode = match mode {
-            LoadMode::Live => return self.put_plugin(&name, &component).await,
+            LoadMode::Live => return self.link.load_plugin(&name, &component, settings, None).await,
             LoadMode::Shadow => Mode::Shadow,
             LoadMode::Canary { percent } => Mode::Canary { percent },
         };
-        self.check_plugin(&name)?;
-        self.relay.policies.begin_trial(&name, component.into(), mode).await
+        let policies = &self.relay.policies;
+        policies.begin_trial(&name, component.into(), settings, mode).await
     }
 
     async fn plugin_rollback(&self, name: String) -> Result<String, String> {
@@ -220,8 +235,9 @@ impl AdminActions for App {
 
     async fn plugin_promote(&self, name: String) -> Result<String, String> {
         self.check_plugin(&name)?;
-        let component = self.relay.policies.trial_component(&name)?;
-        self.put_plugin(&name, &component).await
+        let (component, settings) = self.relay.policies.trial_version(&name)?;
+        let settings = Some((*settings).clone());
+        self.link.load_plugin(&name, &component, settings, None).await
     }
 
     async fn plugin_abort(&self, name: String) -> Result<String, String> {
@@ -245,6 +261,7 @@ fn trial_status(trial: &Trial) -> TrialStatus {
     TrialStatus {
         mode,
         digest: plugin.file_digest.to_string(),
+        other_settings: trial.has_other_settings(),
         since_unix: since_epoch(trial.since).as_secs(),
         calls,
         failures,

@@ -1,12 +1,14 @@
 //! Takes back what fails: a version in force that does not pass its probation goes, and the one before it comes; a canary ends.
 //!
-//! Waits for the policy engine's word, and acts as an administrator would, through the supervisor, so that the next worker and the
-//! configured file have it too. What cannot be taken back stays, and the log says so.
+//! Waits for the policy engine's word, and acts as an administrator would, through the supervisor, so that the next worker has it too, and the
+//! configured file if that is a component's. What cannot be taken back stays, and the log says so.
 
 use std::sync::Arc;
 
 use super::App;
 use super::actions::SUPERSEDED;
+use super::reload::MEND;
+use crate::policy::Plugin;
 use crate::policy::trial::Failed;
 
 /// Runs as long as the worker.
@@ -21,32 +23,48 @@ async fn act(app: &App, Failed { plugin, counts, canary }: Failed) {
     let (name, bad) = (&*plugin.name, plugin.file_digest);
     let (calls, failures) = (counts.calls, counts.failures);
     let why = format!("{failures} of its first {calls} calls failed");
-    let policies = &app.relay.policies;
-    let good = || {
-        let current = policies.current();
-        let live = current.plugins().iter().find(|live| *live.name == *name);
-        live.map_or_else(String::new, |live| live.file_digest.to_string())
-    };
     let metrics = &app.relay.metrics;
     if canary {
+        let ended = app.relay.policies.end_trial_of(name, Some(plugin.version), &why).await;
         // An administrator may have been faster.
-        if policies.end_trial_of(name, Some(plugin.version), &why).await.is_ok() {
+        if ended.is_ok() {
             metrics.plugin_rolled_back(name, "canary");
-            tracing::error!(plugin = name, from = %bad, to = good(), calls, failures, "canary aborted");
+            let live = app.live(name);
+            let (to, what) = (digest(live.as_deref()), live.map(|live| what_differs(&plugin, &live)));
+            tracing::error!(plugin = name, from = %bad, to, what, calls, failures, "canary aborted");
         }
         return;
     }
-    let outcome = app.take_back(name, format!("by itself: {why}"), Some(bad)).await;
+    let outcome = app
+        .take_back(name, format!("by itself: {why}"), Some(plugin.version))
+        .await;
     if outcome.as_ref().is_err_and(|error| error == SUPERSEDED) {
         return;
     }
-    let to = good();
     // It may be in force and its file could not be replaced; the error says so.
     let error = outcome.err();
-    if error.is_none() || to != bad.to_string() {
-        metrics.plugin_rolled_back(name, "live");
-        tracing::error!(plugin = name, from = %bad, to, calls, failures, error, "plugin rolled back");
-    } else {
-        tracing::error!(plugin = name, version = %bad, calls, failures, error, "plugin not rolled back");
+    match app.live(name).filter(|live| live.version != plugin.version) {
+        Some(live) => {
+            metrics.plugin_rolled_back(name, "live");
+            let what = what_differs(&plugin, &live);
+            let remedy = app.versions.lock().stands_in(name).then_some(MEND);
+            let to = digest(Some(&live));
+            tracing::error!(plugin = name, from = %bad, to, what, calls, failures, remedy, error, "plugin rolled back");
+        }
+        None => tracing::error!(plugin = name, version = %bad, calls, failures, error, "plugin not rolled back"),
+    }
+}
+
+fn digest(plugin: Option<&Plugin>) -> String {
+    plugin.map_or_else(String::new, |plugin| plugin.file_digest.to_string())
+}
+
+/// What of a version went: digests are those of components, and tell nothing of settings.
+fn what_differs(from: &Plugin, to: &Plugin) -> &'static str {
+    let same_settings = *from.settings == to.settings.at(&from.settings.file);
+    match (from.file_digest == to.file_digest, same_settings) {
+        (true, _) => "settings",
+        (false, true) => "component",
+        (false, false) => "component and settings",
     }
 }

@@ -4,11 +4,11 @@
 //! supervisor passed, serves until told to drain, and puts reloads in force as a whole or not at all. Nothing here handles a message.
 
 mod actions;
-mod files;
 mod first_start;
 mod guard;
 mod outbound;
 mod reload;
+mod versions;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -41,8 +41,8 @@ use crate::spool::{Spool, SpoolOptions};
 use crate::supervisor::{self, Source};
 use crate::tls::TlsStore;
 use crate::worker_link::{self, BoundListener, DRAIN_TIME, Link, Secrets, Startup, Update, UsersFile};
-use files::PluginFiles;
 use reload::Listeners;
+use versions::Versions;
 
 /// How often gauges of the spool and the plugins are brought up to date.
 const GAUGES_EVERY: Duration = Duration::from_secs(2);
@@ -156,8 +156,9 @@ struct App {
     delivery: DeliveryHandle,
     backing: Backing,
     link: Link,
-    plugin_files: parking_lot::Mutex<PluginFiles>,
+    versions: parking_lot::Mutex<Versions>,
     listeners: parking_lot::Mutex<Listeners>,
+    /// What is in force, with the plugins' settings that stand in for configured ones.
     config: parking_lot::Mutex<Config>,
     /// The admin listener's socket number, and who serves it.
     pages: parking_lot::Mutex<Option<(u64, tokio::task::JoinHandle<()>)>>,
@@ -197,7 +198,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         mut updates,
     } = startup;
     metrics.set_worker_restarts(restarts);
-    let config = bundle.config;
+    let mut config = bundle.config;
     warn_of_configuration(&config);
     let users = Arc::new(users(bundle.secrets.users.as_ref())?);
     let tls = match bundle.secrets.certificates.as_slice() {
@@ -225,14 +226,14 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         journal,
     };
     let services = backing.services(&config, users.clone());
-    let plugin_files = PluginFiles::new(&bundle.plugins, &bundle.kept, &bundle.history);
+    let versions = Versions::new(&mut config, &bundle.plugins, &bundle.kept, &bundle.history);
     let compiler = Compiler::confined().cached_in(&config.state_dir.join("compiled"));
     let engine = Engine::new(compiler).map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
     if !engine.is_pooled() {
         tracing::warn!("too little address space for a pool of instances: hook calls will cost more");
     }
     let disabled = bundle.history.disabled;
-    let policies = Policies::start_without(engine, &config, plugin_files.good(), services, disabled)
+    let policies = Policies::start_without(engine, &config, &versions.files(), services, disabled)
         .await
         .map_err(|errors| anyhow::anyhow!("{}", reload::join(&errors)))?;
     let delivery_config = delivery_config(&config, &metrics, &bundle.secrets)?;
@@ -259,7 +260,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         delivery,
         backing,
         link: link.clone(),
-        plugin_files: parking_lot::Mutex::new(plugin_files),
+        versions: parking_lot::Mutex::new(versions),
         listeners: parking_lot::Mutex::new(listeners),
         config: parking_lot::Mutex::new(config.clone()),
         pages: parking_lot::Mutex::default(),
@@ -312,10 +313,12 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
             Some(Update::Load {
                 plugin,
                 component,
+                settings,
                 taken_back,
                 done,
             }) => {
-                let outcome = app.load(&plugin, component.into(), taken_back).await;
+                let settings = settings.map(|settings| *settings);
+                let outcome = app.load(&plugin, component.into(), settings, taken_back).await;
                 match &outcome {
                     Ok(in_force) => tracing::info!(plugin, "plugin loaded: {}", in_force.said),
                     Err(error) => tracing::error!(plugin, error, "plugin load refused; the old version stays"),

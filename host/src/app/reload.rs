@@ -1,6 +1,6 @@
 //! Putting a new bundle in force. Everything is checked first; an error means that nothing has changed.
 //!
-//! The one exception is a plugin's file that is no good: its old version stays, and the rest of the bundle is taken over, so that a
+//! The one exception is a plugin's file that is no good: its old component stays, and the rest of the bundle is taken over, so that a
 //! bad upload does not hold up a renewed certificate.
 
 use std::collections::HashMap;
@@ -12,15 +12,21 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::actions::SUPERSEDED;
-use super::files;
+use super::versions::{self, Version};
 use super::{App, delivery_config, users, warn_of_certificates, warn_of_configuration};
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::listener::{self, Listener};
 use crate::maillog::LogGuard;
 use crate::policy::{Files, LoadError, Policy, Services};
 use crate::relay::{Relay, Settings};
 use crate::tls::TlsStore;
 use crate::worker_link::{BoundListener, Bundle, InForce, Kept};
+
+/// How long settings last that the configuration does not have.
+pub(super) const LASTS: &str =
+    "that lasts until the plugin's entry there or its file changes, or the relay is started anew";
+/// What is to be done about settings that are not taken over.
+pub(super) const MEND: &str = "mend the plugin's entry in the configuration, then reload (SIGHUP)";
 
 /// The listeners that accept now, by the number of their socket.
 #[derive(Default)]
@@ -72,23 +78,32 @@ impl App {
         self.take_over(bundle, log).await.map_err(|error| format!("{error:#}"))
     }
 
-    /// Puts one plugin's component in force. `taken_back` says why the one that is goes, if this is the one before it.
+    /// Puts one plugin's version in force: a component with these settings, or with those that are in force. `taken_back` says why the version
+    /// that is goes, if this is the one before it.
     pub(super) async fn load(
         &self,
         plugin: &str,
         component: Arc<[u8]>,
+        settings: Option<config::Plugin>,
         taken_back: Option<String>,
     ) -> Result<InForce, String> {
-        self.check_plugin(plugin)?;
-        let config = self.config.lock().clone();
+        let mut config = self.config.lock().clone();
+        let in_force = config.plugin(plugin)?.clone();
+        let mut version = Version {
+            settings: settings.unwrap_or_else(|| in_force.clone()),
+            component,
+        };
         let mut files = {
-            let files = self.plugin_files.lock();
-            if taken_back.is_some() && files.previous(plugin) != Some(&component) {
+            let versions = self.versions.lock();
+            if taken_back.is_some() && versions.previous(plugin) != Some(&version) {
                 return Err(SUPERSEDED.to_owned());
             }
-            files.good().clone()
+            versions.files()
         };
-        files.insert(plugin.to_owned(), component.clone());
+        // Another file is read only if the configuration says so.
+        version.settings.file = in_force.file;
+        config.put_plugin(version.settings.clone());
+        files.insert(plugin.to_owned(), version.component.clone());
         let policies = &self.relay.policies;
         let services = policies.current().services.clone();
         let policy = match taken_back {
@@ -96,13 +111,20 @@ impl App {
             Some(_) => policies.take_back(plugin, &config, &files, services).await,
         };
         let policy = policy.map_err(|errors| join(&errors))?;
-        let replaced = self.plugin_files.lock().accept_one(plugin, component, taken_back);
+        *self.config.lock() = config;
+        let mut versions = self.versions.lock();
+        let replaced = versions.accept_one(version, taken_back);
         let live = policy.plugins().iter().find(|live| &*live.name == plugin);
         let digest = live.map(|live| live.file_digest.to_string()).unwrap_or_default();
+        let until = match versions.stands_in(plugin) {
+            true => format!(" with other settings than the configuration has: {LASTS}"),
+            false => String::new(),
+        };
         Ok(InForce {
-            said: format!("{plugin} is live in version {digest}"),
+            said: format!("{plugin} is live in version {digest}{until}"),
             kept: Vec::new(),
             replaced: replaced.then(|| plugin.to_owned()).into_iter().collect(),
+            stand_ins: versions.stand_ins(),
         })
     }
 
@@ -116,7 +138,8 @@ impl App {
     }
 
     async fn take_over(self: &Arc<App>, bundle: Bundle, log: &LogGuard) -> anyhow::Result<InForce> {
-        let config = bundle.config;
+        let configured = bundle.config;
+        let mut config = configured.clone();
         let users = Arc::new(users(bundle.secrets.users.as_ref())?);
         let delivery = delivery_config(&config, &self.relay.metrics, &bundle.secrets)?;
         let certificates = bundle.secrets.certificates;
@@ -135,12 +158,18 @@ impl App {
             }
         };
         let services = self.backing.services(&config, users.clone());
-        let wanted: Files = bundle
+        let mut files: Files = bundle
             .plugins
             .iter()
-            .map(|file| (file.name.clone(), files::bytes(file)))
+            .map(|file| (file.name.clone(), versions::bytes(file)))
             .collect();
-        let (policy, kept, replaced) = self.replace_policy(&config, wanted, services).await?;
+        let held = self.versions.lock().hold(&mut config, &mut files);
+        let (policy, kept) = self.replace_policy(&mut config, &mut files, services).await?;
+        let (replaced, stand_ins) = {
+            let mut versions = self.versions.lock();
+            let replaced = versions.accept(&configured, &config, &files, &kept);
+            (replaced, versions.stand_ins())
+        };
         warn_of_configuration(&config);
 
         let store = tls.map(|(store, prepared, loaded)| {
@@ -160,7 +189,7 @@ impl App {
         log.set_level(config.log.level);
         *self.config.lock() = config;
         let names: Vec<&str> = kept.iter().map(|kept| kept.why.as_str()).collect();
-        let said = match names.is_empty() {
+        let mut said = match names.is_empty() {
             true => format!("policy {} in force, {} plugins", policy.number, policy.plugins().len()),
             false => format!(
                 "policy {} in force; kept the old version of: {}",
@@ -168,50 +197,65 @@ impl App {
                 names.join("; ")
             ),
         };
-        Ok(InForce { said, kept, replaced })
+        for plugin in held {
+            tracing::warn!(
+                plugin,
+                remedy = MEND,
+                "plugin settings not taken over: those that stand in for them stay"
+            );
+            said += &format!("; {plugin} goes on with other settings than the configuration has: {LASTS}");
+        }
+        Ok(InForce {
+            said,
+            kept,
+            replaced,
+            stand_ins,
+        })
     }
 
-    /// Replaces the policy by one with these files; a plugin whose new file is no good keeps its old one, if it has one. Returns the plugins that did,
-    /// and those that have another component than before.
+    /// Replaces the policy by one with these files; a plugin whose new file is no good keeps its old one, if it has one, and what stands in for
+    /// its settings. Both are put into what is given. Returns the plugins that did.
     async fn replace_policy(
         &self,
-        config: &Config,
-        wanted: Files,
+        config: &mut Config,
+        files: &mut Files,
         services: Arc<Services>,
-    ) -> anyhow::Result<(Arc<Policy>, Vec<Kept>, Vec<String>)> {
+    ) -> anyhow::Result<(Arc<Policy>, Vec<Kept>)> {
         let policies = &self.relay.policies;
-        let errors = match policies.replace(config, &wanted, services.clone()).await {
-            Ok(policy) => {
-                let replaced = self.plugin_files.lock().accept(wanted, &[]);
-                return Ok((policy, Vec::new(), replaced));
-            }
+        let errors = match policies.replace(config, files, services.clone()).await {
+            Ok(policy) => return Ok((policy, Vec::new())),
             Err(errors) => errors,
         };
-        let good = self.plugin_files.lock().good().clone();
-        let mut files = wanted.clone();
         let mut kept = Vec::new();
-        for error in &errors {
-            match good.get(&error.plugin) {
-                Some(old) if wanted.get(&error.plugin) != Some(old) => {
-                    files.insert(error.plugin.clone(), old.clone());
-                    kept.push(Kept {
-                        plugin: error.plugin.clone(),
-                        why: error.to_string(),
-                    });
+        {
+            let versions = self.versions.lock();
+            let good = versions.files();
+            for error in &errors {
+                match good.get(&error.plugin) {
+                    Some(old) if files.get(&error.plugin) != Some(old) => {
+                        files.insert(error.plugin.clone(), old.clone());
+                        let entry = config.plugin(&error.plugin).ok();
+                        if let Some(settings) = entry.and_then(|entry| versions.stand_in_for(entry)) {
+                            config.put_plugin(settings.clone());
+                        }
+                        kept.push(Kept {
+                            plugin: error.plugin.clone(),
+                            why: error.to_string(),
+                        });
+                    }
+                    // The old file is no good under the new configuration either.
+                    _ => anyhow::bail!("{}", join(&errors)),
                 }
-                // The old file is no good under the new configuration either.
-                _ => anyhow::bail!("{}", join(&errors)),
             }
         }
         let policy = policies
-            .replace(config, &files, services)
+            .replace(config, files, services)
             .await
             .map_err(|errors| anyhow::anyhow!("{}", join(&errors)))?;
         for error in &errors {
             tracing::error!(plugin = error.plugin, "{error}; the old version stays");
         }
-        let replaced = self.plugin_files.lock().accept(files, &kept);
-        Ok((policy, kept, replaced))
+        Ok((policy, kept))
     }
 }
 

@@ -118,6 +118,7 @@ mod tests {
         let load = Request::PluginLoad {
             name: "rbl".into(),
             length: 4,
+            settings: None,
             mode: LoadMode::Live,
         };
         for (request, attachment, sent, answer, expected) in [

@@ -149,6 +149,9 @@ mod tests {
             ("plugin test rbl.wasm one.transcript two.transcript --update", None),
             ("plugin load rbl new.wasm --shadow", None),
             ("plugin load rbl new.wasm --canary 10", None),
+            ("plugin load rbl new.wasm --settings new.toml", None),
+            ("plugin load rbl --settings new.toml --shadow --config x.toml", None),
+            ("plugin load rbl --shadow", Some(ErrorKind::MissingRequiredArgument)),
             (
                 "plugin load rbl new.wasm --canary 100",
                 Some(ErrorKind::ValueValidation),

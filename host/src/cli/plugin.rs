@@ -10,7 +10,8 @@ use clap::Subcommand;
 
 use super::text::{Paint, printable};
 use super::{client, inspect, project, transcript};
-use crate::admin::protocol::{COMPONENT_LIMIT, LoadMode, PluginStatus, Request, Response, TrialStatus};
+use crate::admin::protocol::{COMPONENT_LIMIT, LoadMode, PluginStatus, Request, Response, SettingsFile, TrialStatus};
+use crate::config::Config;
 
 /// See and replace the plugins of the running relay, and test new ones
 #[derive(Debug, Subcommand)]
@@ -24,17 +25,26 @@ pub enum Command {
     },
     /// Put another version of a plugin in force, into the configured file too, or on trial
     ///
-    /// It is checked, tried and probed first; a bad one is refused and the old one stays. Sessions go on with the version
-    /// that they began with. A version that comes into force is watched for ten minutes: if at least 5 of its calls, and at
-    /// least one in ten, fail (trap, budget, broken answer), the relay goes back to the version before by itself.
+    /// A version is a component with its settings: grants, [plugin.config], endpoints, budgets and the rest of its entry. It is
+    /// checked, tried and probed first; a bad one is refused and the old one stays. Sessions go on with the version that they began
+    /// with. A version that comes into force, by a reload of the configuration too, is watched for ten minutes: if at least 5 of its
+    /// calls, and at least one in ten, fail (trap, budget, broken answer), the relay goes back to the version before by itself.
     ///
     /// A version on trial leaves the configured file as it is, and ends with `promote`, with `abort`, when the plugin's
-    /// settings change, or with the relay's worker.
+    /// settings change, or with the relay's worker (one that the worker died of is not tried again).
     Load {
         /// The plugin's name in the configuration
         name: String,
-        /// The component
-        file: PathBuf,
+        /// The component; without it, the one that the entry in --settings names
+        #[arg(required_unless_present = "settings")]
+        file: Option<PathBuf>,
+        /// With other settings: those that this configuration has for the plugin. The rest of it only has to be right
+        ///
+        /// Settings that come into force so, or by `promote`, are not written into the relay's configuration, and neither is the component
+        /// into its file. They last until the plugin's entry there or its file changes, or the relay is started anew: write them
+        /// there yourself, and reload. Without --settings, those in force are meant.
+        #[arg(long, value_name = "TOML")]
+        settings: Option<PathBuf>,
         /// Run it beside the live version: it gets the same calls and decides nothing; where it says something else, that is logged
         ///
         /// It reads what the live version reads, with the same grants; what it writes (state, notes, edits) goes to a scratch
@@ -43,18 +53,21 @@ pub enum Command {
         shadow: bool,
         /// Let it decide for this share of the sessions; 1 to 99
         ///
-        /// The session's id chooses, and a session keeps its choice. It ends by itself if it fails as often as a live version may not.
+        /// The session's id chooses, and a session keeps its choice. It has the state of the live version, where a shadow has its own. It ends by
+        /// itself if it fails as often as a live version may not.
         #[arg(long, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(1..=99))]
         canary: Option<u8>,
     },
-    /// Bring the version before back
+    /// Bring the version before back, be that another component or other settings
     ///
-    /// The version that was in force becomes the one before: a second rollback goes forward again.
+    /// The version that was in force becomes the one before: a second rollback goes forward again. A component goes into the configured
+    /// file. Settings do not go into the configuration, which is yours: that rollback lasts until the plugin's entry there or its
+    /// file changes, or the relay is started anew. A reload before that says so, and does not bring back what was taken back.
     Rollback {
         /// The plugin's name in the configuration
         name: String,
     },
-    /// Put the version on trial in force, and into the configured file
+    /// Put the version on trial in force, and into the configured file (not if it has other settings: see `load --help`)
     Promote {
         /// The plugin's name in the configuration
         name: String,
@@ -94,6 +107,7 @@ Examples:
   gatepost plugin rollback spam-scan
   gatepost plugin load spam-scan new.wasm --shadow       what would it say?
   gatepost plugin load spam-scan new.wasm --canary 10    let it decide for a tenth of the sessions
+  gatepost plugin load spam-scan --settings new.toml --shadow      the same for other settings
   gatepost plugin promote spam-scan                      well done: for all (or `abort`)
   gatepost plugin disable spam-scan
   gatepost plugin new my-policy                          a project that builds at once
@@ -108,13 +122,20 @@ pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
         Command::Load {
             name,
             file,
+            settings,
             shadow,
             canary,
         } => {
+            let (settings, named) = match settings {
+                Some(path) => read_settings(path, name).map(|(file, component)| (Some(file), Some(component)))?,
+                None => (None, None),
+            };
+            let file = file.as_ref().or(named.as_ref()).context("no component")?;
             let component = read_component(file)?;
             let request = Request::PluginLoad {
                 name: name.clone(),
                 length: component.len() as u64,
+                settings,
                 mode: match (shadow, canary) {
                     (true, _) => LoadMode::Shadow,
                     (false, Some(percent)) => LoadMode::Canary { percent: *percent },
@@ -147,6 +168,18 @@ fn done(response: Response) -> anyhow::Result<()> {
         Response::Done { message } => super::print(&format!("{}\n", printable(&message))),
         response => Err(client::unexpected(&response)),
     }
+}
+
+/// A configuration to send, and the component that its entry for the plugin names. The relay checks it too; here, nothing is sent that is wrong.
+fn read_settings(path: &Path, plugin: &str) -> anyhow::Result<(SettingsFile, PathBuf)> {
+    let name = || path.display().to_string();
+    let config = Config::load(path)?;
+    let entry = config.plugin(plugin).map_err(anyhow::Error::msg).with_context(name)?;
+    let settings = SettingsFile {
+        path: std::path::absolute(path).with_context(name)?,
+        text: std::fs::read_to_string(path).with_context(name)?,
+    };
+    Ok((settings, entry.file.clone()))
 }
 
 pub(super) fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
@@ -192,13 +225,21 @@ fn table(plugins: &[PluginStatus], paint: Paint) -> String {
         if let Some(breaker) = &plugin.breaker {
             line(paint.red(&format!("circuit breaker {}", printable(breaker))));
         }
-        match (&plugin.previous, &plugin.taken_back) {
-            (Some(previous), Some(why)) => {
-                let previous = shown(previous);
-                line(paint.red(&format!("before that {previous}, taken back {}", printable(why))));
-            }
-            (Some(previous), None) => line(paint.dim(&format!("before that {}", shown(previous)))),
-            (None, _) => {}
+        if plugin.stands_in {
+            line(paint.red(
+                "settings: not those of the configuration; until its entry there or its file changes, or the relay is started anew",
+            ));
+        }
+        if let Some(previous) = &plugin.previous {
+            let before = format!(
+                "before that {}{}",
+                shown(previous),
+                with_other_settings(plugin.previous_has_other_settings)
+            );
+            line(match &plugin.taken_back {
+                Some(why) => paint.red(&format!("{before}, taken back {}", printable(why))),
+                None => paint.dim(&before),
+            });
         }
         if let Some(trial) = &plugin.trial {
             line(trial_line(trial, paint));
@@ -220,6 +261,10 @@ fn shown(digest: &str) -> String {
     digest.chars().take(DIGEST_SHOWN).collect()
 }
 
+fn with_other_settings(so: bool) -> &'static str {
+    if so { " with other settings" } else { "" }
+}
+
 fn counts(calls: u64, failures: u64, paint: Paint) -> String {
     let failed = format!("{failures} failed");
     let failed = if failures > 0 { paint.red(&failed) } else { failed };
@@ -228,7 +273,7 @@ fn counts(calls: u64, failures: u64, paint: Paint) -> String {
 
 fn trial_line(trial: &TrialStatus, paint: Paint) -> String {
     let counts = counts(trial.calls, trial.failures, paint);
-    let digest = shown(&trial.digest);
+    let digest = format!("{}{}", shown(&trial.digest), with_other_settings(trial.other_settings));
     match trial.mode {
         LoadMode::Canary { percent } => format!("canary {digest} for {percent} % of the sessions: {counts}"),
         LoadMode::Shadow | LoadMode::Live => {

@@ -20,6 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
 pub use crate::message::AuthOffer;
 pub use document::{ConfigError, ConfigErrors};
@@ -136,6 +137,22 @@ impl Config {
             warnings.push("there is no [[plugin]]: nobody may relay, and nothing is filtered".to_owned());
         }
         warnings
+    }
+
+    /// The configured plugin of that name. The error says which there are.
+    pub fn plugin(&self, name: &str) -> Result<&Plugin, String> {
+        let found = self.plugins.iter().find(|plugin| plugin.name == name);
+        found.ok_or_else(|| {
+            let known: Vec<&str> = self.plugins.iter().map(|plugin| plugin.name.as_str()).collect();
+            let known = known.join(", ");
+            format!("there is no plugin {name:?} in the configuration; there are: {known}")
+        })
+    }
+
+    /// Gives the plugin of that name other settings. Returns those that it had; `None`, and nothing is changed, if there is none.
+    pub fn put_plugin(&mut self, settings: Plugin) -> Option<Plugin> {
+        let place = self.plugins.iter_mut().find(|plugin| plugin.name == settings.name)?;
+        Some(std::mem::replace(place, settings))
     }
 
     /// The configured route of that name.
@@ -477,7 +494,7 @@ pub enum LogFormat {
 }
 
 /// `[[plugin]]`
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plugin {
     /// Letters, digits, `-` and `_`.
     pub name: String,
@@ -518,10 +535,18 @@ impl Plugin {
         let all = memory_bytes.saturating_mul(max_instances.into());
         all.min(Plugin::MAX_MEMORY_BYTES).max(memory_bytes)
     }
+
+    /// The same settings for a component in this file. Where a component is read from says nothing about what it does.
+    pub fn at(&self, file: &Path) -> Plugin {
+        Plugin {
+            file: file.to_owned(),
+            ..self.clone()
+        }
+    }
 }
 
 /// What a plugin is allowed to do and to reach. In the file, the names with `-`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Grant {
     /// Verify against the users file, list an identity's senders.
     Credentials,
@@ -567,7 +592,7 @@ impl Grant {
 }
 
 /// What the client gets when a plugin traps, runs out of a budget or cannot be reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnFailure {
     /// 451
     Defer,
@@ -577,7 +602,7 @@ pub enum OnFailure {
     Reject,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Instances {
     /// Used again, up to `max_uses` calls.
     Pooled,
@@ -586,7 +611,7 @@ pub enum Instances {
 }
 
 /// `[plugin.budget]`: the limits of one call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// `cpu_ms`. Default [`Budget::CPU`].
     pub cpu: Duration,
@@ -612,7 +637,7 @@ impl Budget {
 }
 
 /// Where a named endpoint is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Endpoint {
     /// `tcp://host:port`; the host is a name or an address, without brackets.
     Tcp { host: String, port: u16 },

@@ -4,6 +4,7 @@
 //! (it would be native code), imports that the host does not have or that lack their grant, hooks of a wrong type, a
 //! configuration that the plugin does not like. A plugin that loaded can still fail; then its calls do, one by one.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -42,8 +43,9 @@ pub struct LoadError {
 pub struct Plugin {
     pub name: Arc<str>,
     pub settings: Arc<config::Plugin>,
+    /// Of the component and its settings.
     pub version: Digest,
-    /// Of the file alone.
+    /// Of the component alone.
     pub file_digest: Digest,
     stages: u16,
     pool: Pool,
@@ -82,7 +84,7 @@ impl Compiled {
 }
 
 impl Plugin {
-    /// The version that these bytes and settings would have, and that of the file alone.
+    /// The version that these bytes and settings would have, and that of the bytes alone.
     pub fn version_of(settings: &config::Plugin, bytes: &[u8]) -> (Digest, Digest) {
         let file = Digest::of(bytes);
         (version(settings, &file), file)
@@ -179,12 +181,6 @@ impl Plugin {
             probation: Probation::default(),
             withdrawn: AtomicBool::new(false),
         }
-    }
-
-    /// Whether the other has the same settings: they are compared as [`Plugin::version_of`] takes them.
-    pub fn has_settings_of(&self, other: &Plugin) -> bool {
-        Arc::ptr_eq(&self.settings, &other.settings)
-            || format!("{:?}", self.settings) == format!("{:?}", other.settings)
     }
 
     /// The same version with instances, counts and a breaker of its own.
@@ -306,8 +302,8 @@ impl Plugin {
 fn version(settings: &config::Plugin, file: &Digest) -> Digest {
     let mut whole = Sha256::new();
     whole.update(file.0);
-    // The Debug form covers every setting, and is only ever compared within one process.
-    whole.update(format!("{settings:?}"));
+    // The Debug form covers every setting, and is only ever compared within one build.
+    whole.update(format!("{:?}", settings.at(Path::new(""))));
     Digest(whole.finalize().into())
 }
 

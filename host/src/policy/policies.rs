@@ -108,7 +108,7 @@ impl Policies {
     }
 
     /// Replaces the policy: everything new is compiled and tried first, what did not change is taken over, the whole is probed, then one
-    /// swap. On an error nothing has changed. A component that takes another's place is on probation from then on.
+    /// swap. On an error nothing has changed. A version (a component with its settings) that takes another's place is on probation from then on.
     pub async fn replace(
         &self,
         config: &Config,
@@ -172,11 +172,6 @@ impl Policies {
             let Some(old) = same_name.filter(|old| old.version != new.version) else {
                 continue;
             };
-            if old.file_digest == new.file_digest {
-                // With other settings, what was before is another version too.
-                held.previous.remove(&*new.name);
-                continue;
-            }
             if back == Some(&*new.name) {
                 old.withdraw();
                 new.end_probation();

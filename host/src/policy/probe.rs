@@ -275,7 +275,10 @@ impl Probe<'_> {
         );
         LoadError {
             plugin: name.to_owned(),
-            file: plugin.map_or_else(String::new, |plugin| plugin.settings.file.display().to_string()),
+            file: self
+                .config
+                .plugin(name)
+                .map_or_else(|_| String::new(), |plugin| plugin.file.display().to_string()),
             what: format!(
                 "it would open the relay: {who} may send from <{}> to <{path}> on listener {listener}{tls}; {remedy}",
                 self.sender

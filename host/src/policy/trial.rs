@@ -13,6 +13,7 @@ use super::policies::{Policies, with};
 use super::probation::Counts;
 use super::shadow::Shadow;
 use super::{Plugin, Policy, probe};
+use crate::config;
 
 /// Shadows at a time. Each has a store of its own in memory.
 pub const SHADOWS_MAX: usize = 4;
@@ -30,6 +31,8 @@ pub enum Mode {
 pub struct Trial {
     /// What becomes the plugin's component if the trial goes well.
     pub component: Arc<[u8]>,
+    /// The settings of the version in force when it began.
+    beside: Arc<config::Plugin>,
     pub since: SystemTime,
     pub running: Running,
 }
@@ -52,6 +55,12 @@ impl Trial {
             Running::Shadow(_) => "shadow",
             Running::Canary { .. } => "canary",
         }
+    }
+
+    /// Whether it has other settings than the version in force.
+    pub fn has_other_settings(&self) -> bool {
+        let tried = &self.plugin().settings;
+        **tried != self.beside.at(&tried.file)
     }
 }
 
@@ -86,7 +95,9 @@ pub(super) fn sort(running: Vec<Arc<Trial>>, plugins: &[Arc<Plugin>]) -> (Vec<Ar
         let why = match live {
             None => Some("the plugin is not configured any more"),
             Some(live) if live.version == tried.version => Some("its version is in force now"),
-            Some(live) if !live.has_settings_of(tried) => Some("the plugin's settings have changed"),
+            Some(live) if *live.settings != trial.beside.at(&live.settings.file) => {
+                Some("the plugin's settings have changed")
+            }
             Some(_) => None,
         };
         match why {
@@ -106,8 +117,15 @@ pub struct Failed {
 }
 
 impl Policies {
-    /// Begins a trial of a component beside the plugin's version in force; one that runs already for this plugin is replaced.
-    pub async fn begin_trial(&self, name: &str, component: Arc<[u8]>, mode: Mode) -> Result<String, String> {
+    /// Begins a trial of a component beside the plugin's version in force, with the same settings or with others; one that runs already for
+    /// this plugin is replaced.
+    pub async fn begin_trial(
+        &self,
+        name: &str,
+        component: Arc<[u8]>,
+        settings: Option<config::Plugin>,
+        mode: Mode,
+    ) -> Result<String, String> {
         let held = self.changing.lock().await;
         let before = self.current();
         let live = before.plugins().iter().find(|plugin| *plugin.name == *name);
@@ -121,11 +139,13 @@ impl Policies {
         let old = force.trials.iter().position(|trial| *trial.plugin().name == *name);
         let old = old.map(|place| force.trials.swap_remove(place));
         check_room(&force.trials, mode)?;
-        let (version, _) = Plugin::version_of(&live.settings, &component);
+        let beside = live.settings.clone();
+        let settings = settings.map_or_else(|| beside.clone(), Arc::new);
+        let (version, _) = Plugin::version_of(&settings, &component);
         if live.version == version {
             return Err(format!("{name} is in force in this version already"));
         }
-        let plugin = Plugin::load(&self.engine, live.settings.clone(), component.clone()).await;
+        let plugin = Plugin::load(&self.engine, settings, component.clone()).await;
         let plugin = plugin.map_err(|error| error.to_string())?;
         let digest = plugin.file_digest;
         let running = match mode {
@@ -137,6 +157,7 @@ impl Policies {
         };
         let trial = Arc::new(Trial {
             component,
+            beside,
             since: SystemTime::now(),
             running,
         });
@@ -154,26 +175,22 @@ impl Policies {
             trials.note_ended(vec![(old, format!("{digest} took its place"))]);
         }
         trials.ended.remove(name);
-        let kind = trial.kind();
-        tracing::info!(plugin = name, live = %live.file_digest, version = %digest, kind, "plugin trial began");
+        let (kind, other_settings) = (trial.kind(), trial.has_other_settings());
+        tracing::info!(plugin = name, live = %live.file_digest, version = %digest, other_settings, kind, "plugin trial began");
+        let with = if other_settings { " with other settings" } else { "" };
         Ok(match mode {
             Mode::Shadow => format!(
-                "{name} runs as a shadow in version {digest}, beside {}",
+                "{name} runs as a shadow in version {digest}{with}, beside {}",
                 live.file_digest
             ),
             Mode::Canary { percent } => format!(
-                "{name} decides in version {digest} for {percent} % of the sessions that begin from now on, in {} for the others",
+                "{name} decides in version {digest}{with} for {percent} % of the sessions that begin from now on, in {} for the others",
                 live.file_digest
             ),
         })
     }
 
-    async fn probe_with(
-        &self,
-        policy: &Policy,
-        plugin: &Arc<Plugin>,
-        config: &crate::config::Config,
-    ) -> Result<(), String> {
+    async fn probe_with(&self, policy: &Policy, plugin: &Arc<Plugin>, config: &config::Config) -> Result<(), String> {
         let plugins = with(policy.plugins(), plugin);
         let disabled = policy.disabled.clone();
         let probed = Policy::new(
@@ -186,10 +203,10 @@ impl Policies {
         probe::run(&probed, config).await.map_err(|error| error.to_string())
     }
 
-    /// The component on trial, to put it in force.
-    pub fn trial_component(&self, name: &str) -> Result<Arc<[u8]>, String> {
+    /// The component on trial and its settings, to put them in force.
+    pub fn trial_version(&self, name: &str) -> Result<(Arc<[u8]>, Arc<config::Plugin>), String> {
         let trial = self.trial(name).ok_or_else(|| none(name))?;
-        Ok(trial.component.clone())
+        Ok((trial.component.clone(), trial.plugin().settings.clone()))
     }
 
     /// Ends a plugin's trial; what is in force stays. A canary's sessions must come again.

@@ -37,7 +37,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Uid;
 
-use crate::config::{Config, ConfigError, ConfigErrors, embedded_toml};
+use crate::config::{self, Config, ConfigError, ConfigErrors, embedded_toml};
 use crate::maillog::{self, Writing};
 use crate::worker_link::{
     Change, DRAIN_TIME, Header, InForce, Item, Kept, ToSupervisor, ToWorker, check_sealed, receive_message,
@@ -188,6 +188,26 @@ struct Bundle {
     contents: Contents,
     /// The plugins whose component in `contents` is older than their file.
     kept: Vec<Kept>,
+    /// Settings in force that are not those of the configuration. They are the worker's word: nothing here is done by them.
+    stand_ins: Vec<config::Plugin>,
+}
+
+impl Bundle {
+    /// Of a configuration and its files, as the worker is to see them.
+    fn new(read: ReadConfig, contents: Contents) -> Bundle {
+        Bundle {
+            read,
+            contents,
+            kept: Vec::new(),
+            stand_ins: Vec::new(),
+        }
+    }
+
+    /// The settings of a plugin that are in force.
+    fn settings(&self, plugin: &str) -> Option<&config::Plugin> {
+        let stands_in = self.stand_ins.iter().find(|settings| settings.name == plugin);
+        stands_in.or_else(|| self.read.config.plugin(plugin).ok())
+    }
 }
 
 enum Trying {
@@ -245,11 +265,7 @@ impl Supervisor<'_> {
             signals,
             user,
             state_dir,
-            good: Bundle {
-                read,
-                contents,
-                kept: Vec::new(),
-            },
+            good: Bundle::new(read, contents),
             remembered: Remembered::default(),
             refused: None,
             listeners,
@@ -346,9 +362,10 @@ impl Supervisor<'_> {
         let read = &bundle.read;
         let is_start = lock.is_some();
         let mut all = Vec::from_iter(lock);
-        let (mut taken_back, mut disabled) = Default::default();
+        let (mut previous, mut taken_back, mut disabled) = Default::default();
         if is_start {
             all.extend(self.remembered.items()?);
+            previous = self.remembered.settings();
             (taken_back, disabled) = (self.remembered.taken_back(), self.remembered.disabled());
         }
         all.push((Item::Config, sealed_memory(read.text.as_bytes())?));
@@ -364,6 +381,8 @@ impl Supervisor<'_> {
             cause: cause.to_owned(),
             asked: self.asked,
             kept: bundle.kept.clone(),
+            stand_ins: bundle.stand_ins.clone(),
+            previous,
             taken_back,
             disabled,
             items,
@@ -450,11 +469,11 @@ impl Supervisor<'_> {
                     Err(error) => self.refuse(&cause, error),
                 },
                 Wanted::Change(asked) => {
-                    let (plugin, change) = (asked.plugin.clone(), asked.change.clone());
+                    let (number, plugin, change) = (asked.number, asked.plugin.clone(), asked.change.clone());
                     let component = asked.component.iter().map(|component| component.try_clone());
                     let sent = component.collect::<io::Result<Vec<_>>>().and_then(|component| {
                         let link = worker.link().ok_or(io::ErrorKind::NotConnected)?;
-                        send_message(link, &ToWorker::Change { plugin, change }, &component)
+                        send_message(link, &ToWorker::Change { number, plugin, change }, &component)
                     });
                     match sent {
                         Ok(()) => self.trying = Some(Trying::Change(asked)),
@@ -483,11 +502,7 @@ impl Supervisor<'_> {
             return Err(kept("[dns]"));
         }
         let contents = Contents::read(&read.config).map_err(|error| format!("{error:#}"))?;
-        Ok(Bundle {
-            read,
-            contents,
-            kept: Vec::new(),
-        })
+        Ok(Bundle::new(read, contents))
     }
 
     /// Gives the worker something new. It becomes what is good when the worker says so.
@@ -541,13 +556,15 @@ impl Supervisor<'_> {
         match (self.trying.take(), outcome) {
             (Some(Trying::Reload { bundle, prepared, .. }), Ok(in_force)) => {
                 let mut bundle = *bundle;
-                for kept in &in_force.kept {
-                    if let Some(component) = self.good.contents.plugin(&kept.plugin) {
-                        bundle.contents.set_plugin(&kept.plugin, component.clone());
+                let kept = in_force.kept.iter().map(|kept| &kept.plugin);
+                for plugin in kept.chain(in_force.stand_ins.iter().map(|settings| &settings.name)) {
+                    if let Some(component) = self.good.contents.plugin(plugin) {
+                        bundle.contents.set_plugin(plugin, component.clone());
                     }
                 }
                 bundle.kept = in_force.kept;
-                self.remembered.replaced(&in_force.replaced, &self.good.contents, None);
+                bundle.stand_ins = in_force.stand_ins;
+                self.remembered.replaced(&in_force.replaced, &self.good, None);
                 self.remembered.keep_configured(&bundle.read.config);
                 prepared.commit(&mut self.listeners);
                 log.set_level(bundle.read.config.log.level);
@@ -571,7 +588,8 @@ impl Supervisor<'_> {
         }
     }
 
-    /// What was asked for is so: the next worker begins with it, and a component goes into the plugin's file.
+    /// What was asked for is so: the next worker begins with it, and a component goes into the plugin's file. Not if its settings are not the
+    /// configured ones: the next start would put it in force with those, which nobody has tried.
     fn changed(&mut self, asked: &Asked, in_force: InForce) -> Result<String, String> {
         let (plugin, said) = (&asked.plugin, in_force.said);
         let (component, taken_back) = match (&asked.change, &asked.component) {
@@ -581,9 +599,12 @@ impl Supervisor<'_> {
                 return Ok(said);
             }
         };
-        self.remembered
-            .replaced(&in_force.replaced, &self.good.contents, taken_back);
+        self.remembered.replaced(&in_force.replaced, &self.good, taken_back);
         self.good.contents.set_plugin(plugin, component.clone());
+        self.good.stand_ins = in_force.stand_ins;
+        if self.good.stand_ins.iter().any(|settings| settings.name == *plugin) {
+            return Ok(said);
+        }
         self.store(plugin, component).map_err(|error| {
             format!(
                 "{said}, but its file could not be replaced, so the next reload or start of the relay will undo this: {error:#}"
@@ -609,9 +630,8 @@ impl Supervisor<'_> {
         // With the configuration in force: one that is being edited is not read before somebody says so.
         match Contents::read(&self.good.read.config) {
             Ok(contents) => {
-                let read = self.good.read.clone();
-                let kept = Vec::new();
-                self.pass_on(Bundle { read, contents, kept }, names.join(", "));
+                let bundle = Bundle::new(self.good.read.clone(), contents);
+                self.pass_on(bundle, names.join(", "));
             }
             Err(error) => {
                 let error = format!("{error:#}");

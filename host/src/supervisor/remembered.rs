@@ -6,24 +6,31 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use super::open::Contents;
-use crate::config::Config;
+use super::Bundle;
+use crate::config::{self, Config};
 use crate::worker_link::{Item, Kept};
 
 /// All by the plugin's name.
 #[derive(Default)]
 pub struct Remembered {
-    previous: BTreeMap<String, Arc<OwnedFd>>,
+    previous: BTreeMap<String, Before>,
     taken_back: BTreeMap<String, String>,
     disabled: BTreeSet<String>,
 }
 
+/// A version that was in force.
+struct Before {
+    component: Arc<OwnedFd>,
+    settings: config::Plugin,
+}
+
 impl Remembered {
-    /// The components of these plugins took the place of those that `before` has. `taken_back` says why, if they had been in force before.
-    pub fn replaced(&mut self, plugins: &[String], before: &Contents, taken_back: Option<&str>) {
+    /// The versions of these plugins took the place of those that `before` has. `taken_back` says why, if they had been in force before.
+    pub(super) fn replaced(&mut self, plugins: &[String], before: &Bundle, taken_back: Option<&str>) {
         for plugin in plugins {
-            if let Some(component) = before.plugin(plugin) {
-                self.previous.insert(plugin.clone(), component.clone());
+            if let (Some(component), Some(settings)) = (before.contents.plugin(plugin), before.settings(plugin)) {
+                let (component, settings) = (component.clone(), settings.clone());
+                self.previous.insert(plugin.clone(), Before { component, settings });
             }
             self.taken_back.remove(plugin);
             if let Some(why) = taken_back {
@@ -49,10 +56,15 @@ impl Remembered {
 
     /// Copies of the descriptors, for a worker.
     pub fn items(&self) -> io::Result<Vec<(Item, OwnedFd)>> {
-        let item = |(name, component): (&String, &Arc<OwnedFd>)| {
-            Ok((Item::Previous { name: name.clone() }, component.try_clone()?))
+        let item = |(name, before): (&String, &Before)| {
+            Ok((Item::Previous { name: name.clone() }, before.component.try_clone()?))
         };
         self.previous.iter().map(item).collect()
+    }
+
+    /// The settings that belong to those components.
+    pub fn settings(&self) -> Vec<config::Plugin> {
+        self.previous.values().map(|before| before.settings.clone()).collect()
     }
 
     pub fn taken_back(&self) -> Vec<Kept> {

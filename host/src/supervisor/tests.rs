@@ -64,7 +64,7 @@ fn worker_process() {
             .as_ref()
             .map(|users| String::from_utf8_lossy(&users.bytes).into_owned());
         println!(
-            "worker {} has [{cause}] uid={} gid={} groups={:?} users={users:?} plugins={:?} kept={:?} previous={:?} taken_back={:?} disabled={:?} listeners={}",
+            "worker {} has [{cause}] uid={} gid={} groups={:?} users={users:?} plugins={:?} kept={:?} previous={:?} taken_back={:?} disabled={:?} uses={:?} listeners={}",
             std::process::id(),
             nix::unistd::Uid::effective(),
             nix::unistd::Gid::effective(),
@@ -78,8 +78,8 @@ fn worker_process() {
             bundle
                 .history
                 .previous
-                .values()
-                .map(|component| String::from_utf8_lossy(component))
+                .iter()
+                .map(|(settings, component)| (settings.max_uses, String::from_utf8_lossy(component)))
                 .collect::<Vec<_>>(),
             bundle
                 .history
@@ -88,6 +88,12 @@ fn worker_process() {
                 .map(|kept| &kept.why)
                 .collect::<Vec<_>>(),
             bundle.history.disabled,
+            bundle
+                .history
+                .stand_ins
+                .iter()
+                .map(|settings| settings.max_uses)
+                .collect::<Vec<_>>(),
             listeners.join(", "),
         );
     };
@@ -125,6 +131,7 @@ fn worker_process() {
         .unwrap();
     let (link, mut updates) = (startup.link, startup.updates);
     let state_dir = startup.bundle.config.state_dir.clone();
+    let configured = startup.bundle.config.plugins[0].clone();
     let admin = startup.admin_socket;
     // Each connection to the admin socket is one command.
     std::thread::spawn({
@@ -139,12 +146,20 @@ fn worker_process() {
                     "reload" => handle.block_on(link.reload()),
                     command if command.starts_with("load ") => {
                         let (plugin, component) = command[5..].split_once(' ').unwrap();
-                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), None))
+                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), None, None))
                     }
                     command if command.starts_with("back ") => {
                         let (plugin, component) = command[5..].split_once(' ').unwrap();
                         let why = Some("it failed".into());
-                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), why))
+                        handle.block_on(link.load_plugin(plugin, component.as_bytes(), None, why))
+                    }
+                    command if command.starts_with("set ") => {
+                        let (uses, component) = command[4..].split_once(' ').unwrap();
+                        let settings = config::Plugin {
+                            max_uses: uses.parse().unwrap(),
+                            ..configured.clone()
+                        };
+                        handle.block_on(link.load_plugin("policy", component.as_bytes(), Some(settings), None))
                     }
                     "disable" => handle.block_on(link.switch_plugin("policy", false)),
                     "enable" => handle.block_on(link.switch_plugin("policy", true)),
@@ -163,6 +178,7 @@ fn worker_process() {
             Update::Load {
                 plugin,
                 component,
+                settings,
                 done,
                 ..
             } => {
@@ -172,7 +188,9 @@ fn worker_process() {
                 while text == "slow" && !go.exists() {
                     std::thread::park_timeout(Duration::from_millis(5));
                 }
-                done.finish(verdict(&component));
+                // Other settings than the configured ones stand in for them.
+                let stand_ins: Vec<_> = settings.into_iter().map(|settings| *settings).collect();
+                done.finish(verdict(&component).map(|in_force| InForce { stand_ins, ..in_force }));
             }
             Update::Switch { plugin, enabled, done } => {
                 println!("worker switches {plugin} {enabled}");
@@ -198,12 +216,12 @@ fn verdict(component: &[u8]) -> Result<InForce, String> {
         b"worse" => Ok(InForce {
             said: "in force".into(),
             kept: vec![kept("the component is worse")],
-            replaced: Vec::new(),
+            ..InForce::default()
         }),
         _ => Ok(InForce {
             said: "in force".into(),
-            kept: Vec::new(),
             replaced: vec!["policy".into()],
+            ..InForce::default()
         }),
     }
 }
@@ -576,7 +594,7 @@ fn a_new_worker_is_told_what_the_one_before_knew_of_plugins() {
     assert_eq!(relay.ask("disable"), "Ok(\"\")");
     relay.says("worker switches policy false");
     let (_, second) = next_worker(&mut relay, pid_in(&first));
-    let history = "previous=[\"one\"] taken_back=[] disabled={\"policy\"}";
+    let history = "previous=[(1000, \"one\")] taken_back=[] disabled={\"policy\"}";
     assert!(
         second.contains("plugins=[\"two\"]") && second.contains(history),
         "{second}"
@@ -585,7 +603,7 @@ fn a_new_worker_is_told_what_the_one_before_knew_of_plugins() {
     assert_eq!(relay.ask("back policy one"), "Ok(\"in force\")");
     assert_eq!(relay.ask("enable"), "Ok(\"\")");
     let (_, third) = next_worker(&mut relay, pid_in(&second));
-    let history = "previous=[\"two\"] taken_back=[\"it failed\"] disabled={}";
+    let history = "previous=[(1000, \"two\")] taken_back=[\"it failed\"] disabled={}";
     assert!(
         third.contains("plugins=[\"one\"]") && third.contains(history),
         "{third}"
@@ -598,11 +616,33 @@ fn a_new_worker_is_told_what_the_one_before_knew_of_plugins() {
     // Its turn comes when the file is taken over.
     assert_eq!(relay.ask("disable"), "Ok(\"\")");
     let (_, fourth) = next_worker(&mut relay, pid_in(&third));
-    let history = "previous=[\"one\"] taken_back=[] disabled={\"policy\"}";
+    let history = "previous=[(1000, \"one\")] taken_back=[] disabled={\"policy\"}";
     assert!(
         fourth.contains("plugins=[\"three\"]") && fourth.contains(history),
         "{fourth}"
     );
+}
+
+#[test]
+fn settings_that_stand_in_for_configured_ones_are_kept_and_no_file_is_changed() {
+    let mut relay = Relay::start();
+    let first = relay.says("has [start]");
+    relay.says("\"event\":\"ready\"");
+    let path = relay.folder.path().join("policy.wasm");
+    assert_eq!(relay.ask("set 7 two"), "Ok(\"in force\")");
+    assert_eq!(std::fs::read(&path).unwrap(), b"one");
+    assert_eq!(relay.ask("set 8 three"), "Ok(\"in force\")");
+    let (_, second) = next_worker(&mut relay, pid_in(&first));
+    for part in ["plugins=[\"three\"]", "previous=[(7, \"two\")]", "uses=[8]"] {
+        assert!(second.contains(part), "{part}: {second}");
+    }
+    // Without any, the component is the file's again.
+    assert_eq!(relay.ask("load policy four"), "Ok(\"in force\")");
+    assert_eq!(std::fs::read(&path).unwrap(), b"four");
+    let (_, third) = next_worker(&mut relay, pid_in(&second));
+    for part in ["plugins=[\"four\"]", "previous=[(8, \"three\")]", "uses=[]"] {
+        assert!(third.contains(part), "{part}: {third}");
+    }
 }
 
 #[test]

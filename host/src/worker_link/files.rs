@@ -36,8 +36,10 @@ pub struct Bundle {
 /// What does not follow from the configuration and its files.
 #[derive(Debug, Default)]
 pub struct History {
-    /// The components that plugins had before.
-    pub previous: HashMap<String, Bytes>,
+    /// Settings that are in force instead of those of the configuration.
+    pub stand_ins: Vec<config::Plugin>,
+    /// The versions that plugins had before.
+    pub previous: Vec<(config::Plugin, Bytes)>,
     /// Why the version that a plugin had before was taken back.
     pub taken_back: Vec<Kept>,
     pub disabled: BTreeSet<String>,
@@ -137,11 +139,7 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     let (mut text, mut listeners, mut admin_http) = (None, Vec::new(), None);
     let mut files = Files(HashMap::new());
     let mut components = HashMap::new();
-    let mut history = History {
-        taken_back: header.taken_back,
-        disabled: header.disabled,
-        ..History::default()
-    };
+    let mut before = HashMap::new();
     for (item, fd) in header.items.into_iter().zip(fds) {
         match item {
             Item::Config => text = Some(String::from_utf8(read(fd, CONFIG_BYTES_MAX)?.to_vec())?),
@@ -155,7 +153,7 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
             }
             Item::Previous { name } => {
                 let bytes = read(fd, FILE_BYTES_MAX).with_context(|| format!("plugin {name:?}"))?;
-                history.previous.insert(name, Bytes::copy_from_slice(&bytes));
+                before.insert(name, Bytes::copy_from_slice(&bytes));
             }
             Item::Listener { name, address, socket } => {
                 listeners.push(BoundListener {
@@ -208,7 +206,7 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     if let Some(path) = &config.admin.token_file {
         secrets.admin_token = Some(files.line(path)?);
     }
-    let plugin = |plugin: &crate::config::Plugin| {
+    let plugin = |plugin: &config::Plugin| {
         let bytes = components.remove(&plugin.name);
         anyhow::Ok(PluginFile {
             name: plugin.name.clone(),
@@ -218,6 +216,15 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
         })
     };
     let plugins = config.plugins.iter().map(plugin).collect::<Result<_, _>>()?;
+    let previous = header.previous.into_iter();
+    let history = History {
+        stand_ins: header.stand_ins,
+        previous: previous
+            .filter_map(|settings| before.remove(&settings.name).map(|component| (settings, component)))
+            .collect(),
+        taken_back: header.taken_back,
+        disabled: header.disabled,
+    };
     Ok(Bundle {
         config,
         listeners,

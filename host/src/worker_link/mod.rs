@@ -29,7 +29,7 @@ use nix::unistd::Uid;
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::tls::CertificatePem;
 pub use files::{Bundle, History, PluginFile, Secrets, UsersFile};
 pub(crate) use files::{FILE_BYTES_MAX, files_of};
@@ -77,10 +77,12 @@ pub enum Update {
         cause: String,
         done: Done,
     },
-    /// Make this component the plugin's version in force, if it is good. That was asked for by [`Link::load_plugin`].
+    /// Make this component, with these settings or else those that are in force, the plugin's version in force, if it is good. That was asked
+    /// for by [`Link::load_plugin`].
     Load {
         plugin: String,
         component: Vec<u8>,
+        settings: Option<Box<config::Plugin>>,
         taken_back: Option<String>,
         done: Done,
     },
@@ -131,8 +133,8 @@ struct Waiting {
     /// In the order in which they asked.
     reloads: VecDeque<Asked>,
     reloads_answered: u64,
-    /// By the number of the change.
-    changes: HashMap<u64, Asked>,
+    /// By the number of the change, with the settings of a load: the supervisor has nothing to do with them before they are in force.
+    changes: HashMap<u64, (Asked, Option<config::Plugin>)>,
     last_change: u64,
 }
 
@@ -164,26 +166,34 @@ impl Link {
         answered(receiver).await
     }
 
-    /// Has a component take a plugin's place: an [`Update::Load`] comes when it is its turn; if that ends well, the supervisor replaces the
-    /// configured file, atomically. Returns when both is done. `taken_back` says why the version in force goes, if the component is the one before
-    /// it. Whoever handles the [`Update`]s must not wait for this.
+    /// Has a version take a plugin's place: an [`Update::Load`] comes when it is its turn; if that ends well, the supervisor replaces the
+    /// configured file, atomically, unless its settings are not those of the configuration. Returns when both is done. `taken_back` says why the
+    /// version in force goes, if this is the one before it. Whoever handles the [`Update`]s must not wait for this.
     pub async fn load_plugin(
         &self,
         name: &str,
         component: &[u8],
+        settings: Option<config::Plugin>,
         taken_back: Option<String>,
     ) -> Result<String, String> {
         let sealed = sealed_memory(component).map_err(|error| format!("no memory for the component: {error}"))?;
-        self.change(name, Change::Load { taken_back }, &[sealed]).await
+        self.change(name, Change::Load { taken_back }, settings, &[sealed])
+            .await
     }
 
     /// Has a plugin asked, or not any more, by this worker and those after it: an [`Update::Switch`] comes. Returns when that is done.
     pub async fn switch_plugin(&self, name: &str, enabled: bool) -> Result<String, String> {
         let change = if enabled { Change::Enable } else { Change::Disable };
-        self.change(name, change, &[]).await
+        self.change(name, change, None, &[]).await
     }
 
-    async fn change(&self, name: &str, change: Change, fds: &[OwnedFd]) -> Result<String, String> {
+    async fn change(
+        &self,
+        name: &str,
+        change: Change,
+        settings: Option<config::Plugin>,
+        fds: &[OwnedFd],
+    ) -> Result<String, String> {
         let (sender, receiver) = oneshot::channel();
         {
             let mut waiting = self.waiting.lock();
@@ -191,7 +201,7 @@ impl Link {
             let plugin = name.to_owned();
             self.ask(&ToSupervisor::Change { number, plugin, change }, fds)?;
             waiting.last_change = number;
-            waiting.changes.insert(number, sender);
+            waiting.changes.insert(number, (sender, settings));
         }
         answered(receiver).await
     }
@@ -247,7 +257,15 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
     loop {
         let update = match receive_message(&*link.socket) {
             Ok(Some((ToWorker::Bundle, fds))) => reload(link, fds),
-            Ok(Some((ToWorker::Change { plugin, change }, fds))) => change_one(link, plugin, change, fds),
+            Ok(Some((ToWorker::Change { number, plugin, change }, fds))) => {
+                let asked = link
+                    .waiting
+                    .lock()
+                    .changes
+                    .get_mut(&number)
+                    .map(|(_, settings)| settings.take());
+                change_one(link, plugin, change, asked.flatten(), fds)
+            }
             Ok(Some((ToWorker::Refused { message, asked }, _))) => {
                 let asked = link.waiting.lock().reloads(asked);
                 answer(asked, &Err(message));
@@ -255,7 +273,7 @@ fn follow(link: &Link, updates: &mpsc::Sender<Update>) {
             }
             Ok(Some((ToWorker::Changed { number, outcome }, _))) => {
                 let asked = link.waiting.lock().changes.remove(&number);
-                answer(Vec::from_iter(asked), &outcome);
+                answer(asked.into_iter().map(|(asked, _)| asked).collect(), &outcome);
                 None
             }
             Ok(Some((ToWorker::Drain, _))) => Some(Update::Drain),
@@ -303,7 +321,13 @@ fn reload(link: &Link, mut fds: Vec<OwnedFd>) -> Option<Update> {
     }
 }
 
-fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) -> Option<Update> {
+fn change_one(
+    link: &Link,
+    plugin: String,
+    change: Change,
+    settings: Option<config::Plugin>,
+    fds: Vec<OwnedFd>,
+) -> Option<Update> {
     let done = Done {
         link: link.clone(),
         asked: Vec::new(),
@@ -320,6 +344,7 @@ fn change_one(link: &Link, plugin: String, change: Change, fds: Vec<OwnedFd>) ->
         Ok(component) => Some(Update::Load {
             plugin,
             component: component.to_vec(),
+            settings: settings.map(Box::new),
             taken_back,
             done,
         }),

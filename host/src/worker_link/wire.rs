@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{read_sealed, sealed_memory};
+use crate::config;
 
 /// The kernel takes at most 253.
 const FDS_PER_PACKET: usize = 64;
@@ -39,6 +40,7 @@ pub enum ToWorker {
     Bundle,
     /// Now is the time for the change that the worker asked for; the descriptor is the component of a load. Answered with `Settled`.
     Change {
+        number: u64,
         plugin: String,
         change: Change,
     },
@@ -74,7 +76,8 @@ pub enum ToSupervisor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Change {
-    /// A component takes the place of the one in force. If it was in force before, `taken_back` says why the other one goes.
+    /// A version takes the place of the one in force: a component, with the settings that the worker asks for or that are in force. If it was in
+    /// force before, `taken_back` says why the other one goes.
     Load {
         taken_back: Option<String>,
     },
@@ -88,11 +91,13 @@ pub struct InForce {
     /// A sentence for people.
     pub said: String,
     pub kept: Vec<Kept>,
-    /// The plugins whose component took the place of another.
+    /// The plugins whose version (component, settings, or both) took the place of another.
     pub replaced: Vec<String>,
+    /// All settings in force that are not those of the configuration.
+    pub stand_ins: Vec<config::Plugin>,
 }
 
-/// A plugin whose newest component is not in force, and why: the file is no good, or it was taken back.
+/// A plugin whose newest version is not in force, and why: the file is no good, or it was taken back.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Kept {
     pub plugin: String,
@@ -115,7 +120,10 @@ pub struct Header {
     pub asked: u64,
     /// Plugins whose component here is older than their file.
     pub kept: Vec<Kept>,
-    /// Only at the start, as all that the worker before knew: why plugins' versions were taken back, and which plugins are disabled.
+    /// Only at the start, as all that the worker before knew: settings that are in force instead of those of the configuration, the settings of
+    /// each version before, why versions were taken back, and which plugins are disabled.
+    pub stand_ins: Vec<config::Plugin>,
+    pub previous: Vec<config::Plugin>,
     pub taken_back: Vec<Kept>,
     pub disabled: BTreeSet<String>,
     pub items: Vec<Item>,
