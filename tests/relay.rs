@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use support::client::Client;
+use support::servers::Nsd;
 use support::sink::Sink;
-use support::{Relay, Setup};
+use support::{Relay, Setup, free_address};
 
 const SUBMISSION: &str = "tls = \"starttls\"\nauth = \"required\"";
 const MX: &str = "tls = \"starttls\"\nauth = \"optional\"";
@@ -214,4 +217,152 @@ fn trusted_networks_relay_only_if_the_policy_says_so() {
         "RCPT TO:<u@remote.test>",
         "550 5.7.1 <u@remote.test>: Relay access denied (",
     );
+}
+
+/// MAIL with this sender and RCPT with this recipient, which is answered so.
+#[track_caller]
+fn rcpt(client: &mut Client, sender: &str, recipient: &str, start: &str) {
+    client.says("RSET", "250");
+    client.says(&format!("MAIL FROM:<{sender}>"), "250");
+    client.says(&format!("RCPT TO:<{recipient}>"), start);
+}
+
+/// A day of the week (Monday is 0) in UTC that is neither today nor beside it.
+fn a_day_far_from_now() -> &'static str {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    // 1970-01-01 was a Thursday.
+    let today = now.as_secs() / 86_400 + 3;
+    ["mon", "tue", "wed", "thu", "fri", "sat", "sun"][((today + 3) % 7) as usize]
+}
+
+#[test]
+fn an_identity_is_held_to_its_networks_hours_recipients_and_tls() {
+    let denied = |reason: &str| format!("550 5.7.1 <u@remote.test>: Relay access denied ({reason}) [");
+    let config = format!(
+        "require_tls = true\ntag_separator = \"+\"\n\
+         [plugin.config.senders]\nscanner = [\"@devices.test\"]\n\
+         [plugin.config.identities.scanner]\nrecipient_domains = [\"archive.test\"]\nnetworks = [\"127.0.0.0/8\"]\n\
+         [plugin.config.identities.roaming]\nnetworks = [\"192.0.2.0/24\"]\n\
+         [plugin.config.identities.clerk]\nhours = [\"{} 08:00-18:00\"]",
+        a_day_far_from_now()
+    );
+    let names = ["alice", "scanner", "roaming", "clerk", "www-data"];
+    let setup = Setup::new()
+        .listener("mx", MX)
+        .listener(
+            "plain",
+            "tls = \"none\"\nauth = \"required\"\nallow_plaintext_auth = true",
+        )
+        .auth_relay(&config);
+    let relay = names
+        .into_iter()
+        .fold(setup, |setup, name| setup.user(name, "pw"))
+        .start();
+    let log_in = |name: &str| {
+        let mut client = relay.connect("mx").starttls();
+        client.auth_plain(name, "pw", "235");
+        client
+    };
+
+    let mut alice = log_in("alice");
+    rcpt(&mut alice, "alice+news@ours.test", "u@remote.test", "250 2.1.5");
+    rcpt(
+        &mut alice,
+        "bob+alice@ours.test",
+        "u@remote.test",
+        &denied("sender-not-owned"),
+    );
+
+    let mut scanner = log_in("scanner");
+    rcpt(&mut scanner, "third@devices.test", "u@archive.test", "250 2.1.5");
+    rcpt(&mut scanner, "third@devices.test", "u@ours.test", "250 2.1.5");
+    rcpt(
+        &mut scanner,
+        "third@devices.test",
+        "u@remote.test",
+        &denied("recipient-not-allowed"),
+    );
+    relay.logged(&[
+        "refused",
+        "recipient-not-allowed",
+        "scanner may not send to remote.test",
+    ]);
+
+    for (name, reason, detail) in [
+        ("roaming", "network-not-allowed", "roaming comes from 127.0.0.1"),
+        ("clerk", "outside-hours", "clerk may send "),
+        ("www-data", "identity-may-not-send", "www-data is in `never_send`"),
+    ] {
+        let sender = format!("{name}@ours.test");
+        let mut client = log_in(name);
+        rcpt(&mut client, &sender, "u@remote.test", &denied(reason));
+        // Inside as well: a stolen password serves for phishing there, too.
+        rcpt(&mut client, &sender, "u@ours.test", "550 5.7.1 <u@ours.test>");
+        relay.logged(&["refused", reason, detail]);
+    }
+
+    let mut plain = relay.connect("plain");
+    plain.ehlo();
+    plain.auth_plain("alice", "pw", "235");
+    rcpt(
+        &mut plain,
+        "alice@ours.test",
+        "u@remote.test",
+        "530 5.7.0 Must issue a STARTTLS command first (tls-required) [",
+    );
+}
+
+#[test]
+fn a_trusted_network_relays_under_its_own_name_and_not_for_its_web_server() {
+    let denied = |reason: &str| format!("550 5.7.1 <u@remote.test>: Relay access denied ({reason}) [");
+    let reverse = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns.inside.test.\n1.0.0 PTR web1.inside.test.\n";
+    let inside = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\nweb1 A 127.0.0.1\n";
+    let Some(nsd) = Nsd::start(&[("127.in-addr.arpa", reverse), ("inside.test", inside)]) else {
+        return;
+    };
+    let relay = |dns: std::net::SocketAddr, names: &str| {
+        Setup::new()
+            .top("trusted_networks = [\"127.0.0.0/8\"]")
+            .top(&format!("[dns]\nservers = [\"{dns}\"]\ntimeout = \"1s\"\nattempts = 1"))
+            .auth_relay(&format!(
+                "allow_trusted_networks = true\ntrusted_names = [\"{names}\"]\n\
+                 [plugin.config.networks.\"127.0.0.0/24\"]\nrecipient_domains = [\"remote.test\"]"
+            ))
+            .start()
+    };
+    let trusting = relay(nsd.address(), ".inside.test");
+    let mut client = trusting.connect("mx");
+    client.ehlo();
+    rcpt(&mut client, "app@inside.test", "u@remote.test", "250 2.1.5");
+    rcpt(
+        &mut client,
+        "app@inside.test",
+        "u@other.test",
+        "550 5.7.1 <u@other.test>: Relay access denied (recipient-not-allowed) [",
+    );
+    let web = "\"www-data\"@web1.inside.test";
+    rcpt(&mut client, web, "u@remote.test", &denied("identity-may-not-send"));
+    rcpt(&mut client, web, "u@ours.test", "250 2.1.5");
+
+    let expecting = relay(nsd.address(), "mail.inside.test");
+    let mut client = expecting.connect("mx");
+    client.ehlo();
+    rcpt(
+        &mut client,
+        "app@inside.test",
+        "u@remote.test",
+        &denied("reverse-name-not-trusted"),
+    );
+    expecting.logged(&["refused", "127.0.0.1 is web1.inside.test"]);
+
+    let without_dns = relay(free_address(), ".inside.test");
+    let mut client = without_dns.connect("mx");
+    client.ehlo();
+    rcpt(
+        &mut client,
+        "app@inside.test",
+        "u@remote.test",
+        "450 4.7.25 <u@remote.test>: Relay access denied (reverse-name-missing) [",
+    );
+    rcpt(&mut client, "app@inside.test", "u@ours.test", "250 2.1.5");
 }

@@ -1,10 +1,12 @@
-//! Real servers for a test's own use: Postfix and NSD in a folder and on a port of their own, ended with their value.
+//! Real servers for a test's own use: Postfix, NSD and clamd in a folder and on a port of their own, ended with their value.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Child, Command, Output, Stdio};
 
-use super::peer;
+use super::{free_address, peer, until};
 
 /// A helper script of `tests/peers`.
 pub fn script(name: &str) -> PathBuf {
@@ -108,7 +110,7 @@ impl Postfix {
     /// The message in its store that has this text, once it is there.
     pub fn stored(&self, text: &str) -> Vec<u8> {
         let mut found = None;
-        super::until(&format!("Postfix stores a message with {text:?}"), || {
+        until(&format!("Postfix stores a message with {text:?}"), || {
             let folder = std::fs::read_dir(self.0.dir.path().join("mail/all/new"));
             let mut files = folder.into_iter().flatten().flatten();
             found = files.find_map(|file| {
@@ -147,5 +149,103 @@ impl Nsd {
 
     pub fn address(&self) -> SocketAddr {
         SocketAddr::from(([127, 0, 0, 1], self.server.port))
+    }
+}
+
+/// The text that scanners take for a virus so that they can be tried (eicar.org), in two parts, lest this file is taken for one.
+pub const EICAR: [&str; 2] = [
+    r"X5O!P%@AP[4\PZX54(P^)7CC)7}$EICAR-STANDARD",
+    "-ANTIVIRUS-TEST-FILE!$H+H*",
+];
+
+/// A clamd that knows one signature, [`Clamd::SIGNATURE`] for [`EICAR`], on a Unix socket and a TCP port.
+pub struct Clamd {
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Clamd {
+    /// As clamd names a signature of a database that is not ClamAV's own.
+    pub const SIGNATURE: &str = "Gatepost.Eicar.UNOFFICIAL";
+
+    /// With this `StreamMaxLength`; `None` if it cannot be had here.
+    pub fn start(stream_max: &str) -> Option<Clamd> {
+        if !peer("clamd") {
+            return None;
+        }
+        let dir = tempfile::Builder::new()
+            .prefix("gatepost-clamd-")
+            .tempdir()
+            .expect("a folder for clamd");
+        // The relay's worker, another user, must reach the socket.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).expect("the folder's mode");
+        let write = |name: &str, text: String| std::fs::write(dir.path().join(name), text).expect(name);
+        let address = free_address();
+        let path = dir.path().display();
+        let port = address.port();
+        write(
+            "clamd.conf",
+            format!(
+                "DatabaseDirectory {path}\nLogFile {path}/log\nLocalSocket {path}/clamd.ctl\nTCPAddr 127.0.0.1\nTCPSocket {port}\n\
+                 Foreground yes\nStreamMaxLength {stream_max}\n"
+            ),
+        );
+        // Any file type (0), anywhere in it (*).
+        let hex: String = EICAR.concat().bytes().map(|byte| format!("{byte:02x}")).collect();
+        write("own.ndb", format!("Gatepost.Eicar:0:*:{hex}\n"));
+        let process = Clamd::launch(dir.path());
+        let mut clamd = Clamd { dir, address, process };
+        clamd.wait_until_up();
+        Some(clamd)
+    }
+
+    fn launch(dir: &Path) -> Child {
+        let path = std::env::var("PATH").unwrap_or_default();
+        Command::new("clamd")
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .arg("--config-file")
+            .arg(dir.join("clamd.conf"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("clamd")
+    }
+
+    fn wait_until_up(&mut self) {
+        let socket = self.dir.path().join("clamd.ctl");
+        until("clamd is up", || {
+            if let Ok(Some(status)) = self.process.try_wait() {
+                let log = std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default();
+                panic!("clamd ended with {status}:\n{log}");
+            }
+            UnixStream::connect(&socket).is_ok() && TcpStream::connect(self.address).is_ok()
+        });
+    }
+
+    /// As endpoints of a configuration: by its Unix socket, and by TCP.
+    pub fn endpoints(&self) -> [String; 2] {
+        let socket = self.dir.path().join("clamd.ctl");
+        [format!("unix:{}", socket.display()), format!("tcp://{}", self.address)]
+    }
+
+    /// Ends it; its address stays its own.
+    pub fn stop(&mut self) {
+        self.process.kill().expect("kill");
+        self.process.wait().expect("wait");
+    }
+
+    /// Starts it again, after [`Clamd::stop`].
+    pub fn start_again(&mut self) {
+        self.process = Clamd::launch(self.dir.path());
+        self.wait_until_up();
+    }
+}
+
+impl Drop for Clamd {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }

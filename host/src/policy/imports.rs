@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use gatepost_smtp::address::Address;
+use tokio::time::{Instant, timeout_at};
 use wasmtime::component::{Resource, ResourceTable};
 
 use super::bindings::gatepost::policy as wit;
@@ -125,6 +126,8 @@ pub struct Guest {
     log_lines_max: u32,
     plugin: Arc<str>,
     endpoints: Arc<Endpoints>,
+    /// When endpoints are no longer waited for in this call. None before the first one.
+    endpoints_until: Option<Instant>,
     grants: BTreeSet<Grant>,
     connections: ResourceTable,
     namespace: Option<Namespace>,
@@ -149,6 +152,7 @@ impl Guest {
             log_lines_max: settings.budget.log_lines,
             plugin,
             endpoints,
+            endpoints_until: None,
             grants: settings.grants.clone(),
             connections,
             namespace: None,
@@ -156,9 +160,10 @@ impl Guest {
         }
     }
 
-    /// Puts a call into the store.
-    pub fn begin(&mut self, call: Box<Call>) {
+    /// Puts a call into the store, which waits for endpoints no longer than until then.
+    pub fn begin(&mut self, call: Box<Call>, endpoints_until: Instant) {
         self.call = Some(call);
+        self.endpoints_until = Some(endpoints_until);
         self.host_call_bytes = 0;
         self.limiter.refused = None;
     }
@@ -993,14 +998,34 @@ impl From<endpoint::EndpointError> for wit::endpoint::EndpointError {
     }
 }
 
+impl Guest {
+    fn endpoints_until(&self) -> wasmtime::Result<Instant> {
+        self.endpoints_until
+            .ok_or_else(|| wasmtime::format_err!("there are no endpoints outside of a hook"))
+    }
+}
+
+/// Waits for an endpoint, and stops waiting while the call has time left to answer. From then on nothing is begun.
+async fn in_time<T>(
+    until: Instant,
+    waiting: impl Future<Output = Result<T, endpoint::EndpointError>>,
+) -> Result<T, endpoint::EndpointError> {
+    if Instant::now() >= until {
+        return Err(endpoint::EndpointError::Timeout);
+    }
+    timeout_at(until, waiting)
+        .await
+        .unwrap_or(Err(endpoint::EndpointError::Timeout))
+}
+
 impl wit::endpoint::Host for Guest {
     async fn connect(
         &mut self,
         name: String,
     ) -> wasmtime::Result<Result<Resource<Connection>, wit::endpoint::EndpointError>> {
         self.need(Grant::Endpoint)?;
-        let endpoints = self.endpoints.clone();
-        let connected = endpoints.connect(&name).await;
+        let until = self.endpoints_until()?;
+        let connected = in_time(until, self.endpoints.connect(&name)).await;
         self.call()?
             .saw_about("endpoint.connect", Some(&name), Told::Flag(connected.is_ok()));
         Ok(match connected {
@@ -1016,14 +1041,14 @@ impl wit::endpoint::Host for Guest {
     ) -> wasmtime::Result<Result<wit::endpoint::Response, wit::endpoint::EndpointError>> {
         self.need(Grant::Endpoint)?;
         self.charge(request.body.len())?;
-        let endpoints = self.endpoints.clone();
+        let until = self.endpoints_until()?;
         let request = endpoint::Request {
             method: request.method,
             path: request.path,
             headers: request.headers,
             body: request.body,
         };
-        let response = endpoints.http(&name, request).await;
+        let response = in_time(until, self.endpoints.http(&name, request)).await;
         let told = response
             .as_ref()
             .map_or(Told::Nothing, |response| Told::Number(response.status.into()));
@@ -1049,7 +1074,8 @@ impl wit::endpoint::HostConnection for Guest {
         bytes: Vec<u8>,
     ) -> wasmtime::Result<Result<(), wit::endpoint::EndpointError>> {
         self.charge(bytes.len())?;
-        let written = self.connections.get_mut(&connection)?.0.write(&bytes).await;
+        let until = self.endpoints_until()?;
+        let written = in_time(until, self.connections.get_mut(&connection)?.0.write(&bytes)).await;
         Ok(written.map_err(Into::into))
     }
 
@@ -1058,7 +1084,8 @@ impl wit::endpoint::HostConnection for Guest {
         connection: Resource<Connection>,
         most: u32,
     ) -> wasmtime::Result<Result<Vec<u8>, wit::endpoint::EndpointError>> {
-        let read = self.connections.get_mut(&connection)?.0.read(most).await;
+        let until = self.endpoints_until()?;
+        let read = in_time(until, self.connections.get_mut(&connection)?.0.read(most)).await;
         if let Ok(bytes) = &read {
             self.charge(bytes.len())?;
             self.call()?.saw("endpoint.read", Told::Amount(bytes.len()));

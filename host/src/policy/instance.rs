@@ -33,6 +33,9 @@ const TRAP_BYTES_MAX: usize = 4_000;
 const IDLE_MAX: usize = 16;
 /// What a guest may hand over in one host call, in bytes; the whole call is bounded by `host_call_bytes`.
 const HOST_CALL_FUEL: usize = 8 << 20;
+/// One in so many parts of a call's wall time is kept for its answer, and endpoints are not waited for in it: so a policy hears that one is slow while
+/// it can still say what becomes of that, and not only `on_failure`.
+const ENDPOINT_RESERVE: u32 = 4;
 /// Handles to host resources that an instance may hold.
 const HANDLES_MAX: usize = 1_000;
 
@@ -204,7 +207,8 @@ impl Pool {
         began: std::time::Instant,
         hook: HookCall<'_>,
     ) -> (Result<HookAnswer, Failure>, Box<Call>) {
-        let deadline = Instant::from_std(began) + self.settings.budget.wall;
+        let wall = self.settings.budget.wall;
+        let deadline = Instant::from_std(began) + wall;
         let _permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
             Err(_) => match timeout_at(deadline, self.permits.acquire()).await {
@@ -224,7 +228,8 @@ impl Pool {
             },
         };
         instance.uses += 1;
-        instance.store.data_mut().begin(call);
+        let endpoints_until = deadline - wall / ENDPOINT_RESERVE;
+        instance.store.data_mut().begin(call, endpoints_until);
         arm(&mut instance.store);
         let result = within(deadline, instance.hooks.invoke(&mut instance.store, hook)).await;
         let guest = instance.store.data_mut();
