@@ -64,7 +64,7 @@ pub struct DomainListConfig {
     #[serde(default = "yes")]
     test_points: bool,
     #[serde(default = "default_names")]
-    names: Vec<Name>,
+    names: Vec<Which>,
     /// The name as it is, and not the registered domain.
     #[serde(default)]
     whole_name: bool,
@@ -73,7 +73,7 @@ pub struct DomainListConfig {
 /// A name that a list of domains is asked about.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "kebab-case")]
-pub enum Name {
+pub enum Which {
     Ehlo,
     ReverseName,
     Sender,
@@ -92,7 +92,7 @@ pub enum Action {
 #[derive(Debug)]
 pub struct DomainList {
     pub list: List,
-    pub names: Vec<Name>,
+    pub names: Vec<Which>,
     pub whole_name: bool,
 }
 
@@ -181,8 +181,8 @@ fn default_weight() -> i32 {
     1
 }
 
-fn default_names() -> Vec<Name> {
-    vec![Name::Ehlo, Name::Sender]
+fn default_names() -> Vec<Which> {
+    vec![Which::Ehlo, Which::Sender]
 }
 
 fn yes() -> bool {

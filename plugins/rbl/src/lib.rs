@@ -14,7 +14,7 @@ mod config;
 
 use std::ops::RangeInclusive;
 
-use config::{Action, Config, DomainList, Name, Settings};
+use config::{Action, Config, DomainList, Settings, Which};
 use dns_lists::{About, Finding, Question, Verdict};
 use gatepost_sdk::notes::{self, Scope};
 use gatepost_sdk::prelude::{Answer, Mailbox, OnRcpt, Peer, Policy, RelayView, Session};
@@ -45,7 +45,7 @@ impl Policy for Rbl {
         let about_sender = settings
             .domain_lists
             .iter()
-            .filter(|list| list.names.contains(&Name::Sender));
+            .filter(|list| list.names.contains(&Which::Sender));
         let (least, most) = about_sender.fold((0_i32, 0_i32), |(least, most), list| {
             let (down, up) = list.list.range();
             (least.saturating_add(down), most.saturating_add(up))
@@ -128,7 +128,7 @@ impl Rbl {
         if sender.is_none() {
             let domain = session.sender().unwrap_or_default();
             let domain = gatepost_sdk::split_address(&domain).domain;
-            self.ask_about_name(&mut questions, Name::Sender, About::SenderDomain, &domain);
+            self.ask_about_name(&mut questions, Which::Sender, About::SenderDomain, &domain);
         }
         let mut findings = dns_lists::ask(questions);
         let known = client.as_ref().map_or(0, |client| client.score);
@@ -163,17 +163,17 @@ impl Rbl {
             subject: peer.address.clone(),
         }));
         let is_asked = |name| self.settings.domain_lists.iter().any(|list| list.names.contains(&name));
-        if is_asked(Name::Ehlo) {
+        if is_asked(Which::Ehlo) {
             let name = session.ehlo_name().unwrap_or_default();
-            self.ask_about_name(questions, Name::Ehlo, About::EhloName, &name);
+            self.ask_about_name(questions, Which::Ehlo, About::EhloName, &name);
         }
-        if is_asked(Name::ReverseName) {
+        if is_asked(Which::ReverseName) {
             let name = session.reverse_name().unwrap_or_default();
-            self.ask_about_name(questions, Name::ReverseName, About::ReverseName, &name);
+            self.ask_about_name(questions, Which::ReverseName, About::ReverseName, &name);
         }
     }
 
-    fn ask_about_name<'a>(&'a self, questions: &mut Vec<Question<'a>>, which: Name, about: About, name: &str) {
+    fn ask_about_name<'a>(&'a self, questions: &mut Vec<Question<'a>>, which: Which, about: About, name: &str) {
         for DomainList {
             list,
             names,
