@@ -196,10 +196,10 @@ fn lists_that_are_out_of_order_refuse_nobody_and_are_told() {
         "unserved.test does not list its test point",
     ];
     for text in told {
-        relay.logged(&["WARN", "\"plugin\":\"rbl\"", text]);
+        relay.logged(&["\"warn\"", "\"plugin\":\"rbl\"", text]);
     }
     relay.logged(&[
-        "WARN",
+        "\"warn\"",
         "\"plugin\":\"rbl-links\"",
         "everything.test lists invalid, which no list has",
     ]);
@@ -255,7 +255,7 @@ fn without_a_name_server_mail_passes_and_without_lists_none_is_asked() {
     assert!(reply.starts_with("250 2.0.0"), "{reply}");
     for (name, zone) in [("rbl", "bl.test"), ("rbl", "dbl.test"), ("rbl-links", "dbl.test")] {
         relay_without.logged(&[
-            "WARN",
+            "\"warn\"",
             &format!("\"plugin\":\"{name}\""),
             &format!("{zone} did not answer"),
         ]);

@@ -237,7 +237,8 @@ fn names_are_asked_about_where_the_lists_want_them() {
     let address = ("bl.example", CLIENT);
     let sender = ("rhsbl.example", "sender.test");
     let dynamic = ("names.example", "dyn-1.isp.test");
-    let cases: &[(&[(&str, &str)], Option<&str>)] = &[
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
+    let cases: &[Case] = &[
         (&[], None),
         (&[address], None),
         (
