@@ -3,9 +3,10 @@
 
 mod support;
 
-use support::servers::Nsd;
+use support::client::Client;
+use support::servers::{Nsd, Postfix};
 use support::sink::Sink;
-use support::{Relay, Setup, plugin};
+use support::{Relay, Setup, plugin, until};
 
 const GREYLISTED: &str = "451 4.7.1 Greylisted: try again in 1 s [";
 
@@ -75,4 +76,37 @@ fn spf_of_a_real_name_server_spares_the_wait() {
     rcpt(&relay, "me@here.spf.test", "250");
     rcpt(&relay, "me@there.spf.test", GREYLISTED);
     rcpt(&relay, "me@none.spf.test", GREYLISTED);
+}
+
+#[test]
+fn a_postfix_comes_again_and_its_mail_arrives() {
+    let sink = Sink::start();
+    let relay = setup("").next_hop(&sink.next_hop()).start();
+    let relayhost = format!("127.0.0.1:{}", relay.address("mx").port());
+    let Some(postfix) = Postfix::start(&["--relayhost", &relayhost, "--tls", "none"]) else {
+        return;
+    };
+    let send = |subject: &str| {
+        let mut sender = Client::connect(postfix.address());
+        sender.expect("220");
+        sender.ehlo();
+        let reply = sender.send(
+            "me@elsewhere.test",
+            &["u@ours.test"],
+            &format!("Subject: {subject}\r\n\r\nbody"),
+        );
+        assert!(reply.starts_with("250"), "{reply}");
+    };
+    send("first");
+    until("Postfix is asked to come again", || {
+        let log = postfix.log();
+        log.contains("status=deferred") && log.contains("said: 451 4.7.1 Greylisted: try again in 1 s")
+    });
+    assert_eq!(sink.count(), 0);
+    postfix.flush();
+    sink.wait_for(1);
+    // From then on nothing waits.
+    send("second");
+    sink.wait_for(2);
+    assert_eq!(postfix.log().matches("status=deferred").count(), 1, "{}", postfix.log());
 }
