@@ -48,6 +48,12 @@ impl Pattern {
             .all(|(wanted, octet)| wanted.matches(octet))
     }
 
+    /// Whether it matches a code that lists use to refuse because that was written down, and not because it matches anything.
+    pub fn means_it(&self, code: Ipv4Addr) -> bool {
+        let telling = if code.octets()[1] == 255 { 1 } else { 3 };
+        self.0[telling] != Octet::Any
+    }
+
     /// How much it leaves open: what leaves open less goes before. An octet that may be anything weighs more than all that is half open.
     pub fn openness(&self) -> u32 {
         let of = |octet: &Octet| match octet {

@@ -90,7 +90,9 @@ impl List {
             // Outside of 127.0.0.0/8 it is no DNS list any more, but somebody who answers everything (RFC 5782 §2.1).
             return Meaning::Nonsense;
         };
-        let mut matching = self.codes.iter().filter(|(pattern, _)| pattern.matches(code));
+        let refusal = refusal(code);
+        let counts = |pattern: &Pattern| pattern.matches(code) && (refusal.is_none() || pattern.means_it(code));
+        let mut matching = self.codes.iter().filter(|(pattern, _)| counts(pattern));
         if let Some((first, named)) = matching.next() {
             let heaviest = matching
                 .take_while(|(pattern, _)| pattern.openness() == first.openness())
@@ -107,24 +109,32 @@ impl List {
                 reason: &heaviest.reason,
             };
         }
-        match code.octets() {
-            [127, 255, 255, 252] => Meaning::Refused("the zone is not what the list calls it"),
-            [127, 255, 255, 254] => Meaning::Refused("it does not serve public resolvers"),
-            [127, 255, 255, 255] => Meaning::Refused("this resolver asks it too much"),
-            [127, 255, 255, _] => Meaning::Refused("it does not serve this resolver"),
-            // What URIBL says to those whom it does not serve, and dnswl.org; a DBL to who asks it about addresses.
-            [127, 0, 0, 1] | [127, 0, _, 255] => Meaning::Refused("it does not serve this resolver or question"),
-            _ => Meaning::Listed {
+        refusal.map_or(
+            Meaning::Listed {
                 weight: self.weight,
                 reason: "",
             },
-        }
+            Meaning::Refused,
+        )
     }
 
     /// The least and the most that it can weigh for one subject; nothing is always possible.
     pub fn range(&self) -> (i32, i32) {
         let weights = self.codes.iter().map(|(_, code)| code.weight).chain([self.weight, 0]);
         (weights.clone().min().unwrap_or(0), weights.max().unwrap_or(0))
+    }
+}
+
+/// Why a list answers with this code to those whom it does not serve; none if it is an ordinary one.
+fn refusal(code: Ipv4Addr) -> Option<&'static str> {
+    match code.octets() {
+        [127, 255, 255, 252] => Some("the zone is not what the list calls it"),
+        [127, 255, 255, 254] => Some("it does not serve public resolvers"),
+        [127, 255, 255, 255] => Some("this resolver asks it too much"),
+        [127, 255, 255, _] => Some("it does not serve this resolver"),
+        // What URIBL says to those whom it does not serve, and dnswl.org; a DBL to who asks it about addresses.
+        [127, 0, 0, 1] | [127, 0, _, 255] => Some("it does not serve this resolver or question"),
+        _ => None,
     }
 }
 
@@ -222,5 +232,11 @@ mod tests {
         for (code, weight) in [("127.0.0.1", 7), ("127.255.255.254", 8)] {
             assert_eq!(named.meaning(code), Meaning::Listed { weight, reason: "" }, "{code}");
         }
+        // Who says "any number" does not mean those.
+        let wide = list(&[("127.*.*.*", 9, "")]);
+        for code in ["127.255.255.254", "127.0.0.1", "127.0.0.255"] {
+            assert!(matches!(wide.meaning(code), Meaning::Refused(_)), "{code}");
+        }
+        assert_eq!(wide.meaning("127.0.0.2"), Meaning::Listed { weight: 9, reason: "" });
     }
 }
