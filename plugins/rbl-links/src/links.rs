@@ -1,36 +1,36 @@
 //! The hosts of the links in a message: through MIME parts, base64, quoted-printable and HTML's character references.
 //!
-//! It takes any bytes and never follows a link. The work is linear in the bytes it is given; messages inside messages and the length of a link's host
-//! are bounded, and how many hosts there are is the caller's bound.
+//! It takes any bytes and never follows a link. The work is linear in the bytes it is given; the length of a link's host is
+//! bounded, and how many hosts there are is the caller's bound.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use mail_parser::{Message, MessageParser, MessagePart, MimeHeaders, PartType};
 
 use crate::lenient;
 
-/// Messages inside messages that are looked into.
-const MOST_DEPTH: u32 = 5;
 /// Bytes of a link's authority (RFC 3986 §3.2): a name, and a user before it.
 const MOST_AUTHORITY_BYTES: usize = 512;
 /// Bytes of a character reference that are looked at: `&#x0000002f;`.
 const MOST_REFERENCE_BYTES: usize = 12;
 
-/// Tells `found` every host that a message, or its beginning, links to: as written, in order, as often as it is there.
+/// Tells `found` every host that a message, or its beginning, links to: as written, in order, as often as it is there; those of messages inside it last.
 pub fn each(message: &[u8], found: &mut impl FnMut(&str)) {
-    if let Some(message) = MessageParser::new().parse(message) {
-        in_message(&message, found, 0);
-    }
-}
-
-fn in_message(message: &Message<'_>, found: &mut impl FnMut(&str), depth: u32) {
-    for part in &message.parts {
-        match &part.body {
-            PartType::Text(raw) if part.is_encoding_problem => in_text(&without_references(&decoded(part, raw)), found),
-            PartType::Text(text) => in_text(text, found),
-            PartType::Html(html) => in_text(&without_references(html), found),
-            PartType::Message(inner) if depth < MOST_DEPTH => in_message(inner, found, depth + 1),
-            _ => {}
+    // Not by recursion, and taken apart on the way: thousands of messages inside each other are no more than thousands of lines, and to free them as
+    // they are nested would take more stack than there is.
+    let mut messages: VecDeque<Message<'_>> = MessageParser::new().parse(message).into_iter().collect();
+    while let Some(message) = messages.pop_front() {
+        for part in message.parts {
+            match part.body {
+                PartType::Message(inner) => messages.push_back(inner),
+                PartType::Text(ref raw) if part.is_encoding_problem => {
+                    in_text(&without_references(&decoded(&part, raw)), found);
+                }
+                PartType::Text(text) => in_text(&text, found),
+                PartType::Html(html) => in_text(&without_references(&html), found),
+                PartType::Binary(_) | PartType::InlineBinary(_) | PartType::Multipart(_) => {}
+            }
         }
     }
 }
@@ -60,7 +60,7 @@ fn in_text(text: &str, found: &mut impl FnMut(&str)) {
             b'"' | b'\'' | b'=' if bytes[at + 1..].starts_with(b"//") => at + 1,
             // Mail programs make a link of it.
             b'w' | b'W' if begins_www(bytes, at) => {
-                host(&text[at..], found);
+                name(&text[at..], found);
                 continue;
             }
             _ => continue,
@@ -105,19 +105,25 @@ fn host(rest: &str, found: &mut impl FnMut(&str)) {
     let authority = &rest[..end];
     // Whatever stands before an `@` is a user, however much it looks like a host.
     let authority = authority.rsplit('@').next().unwrap_or(authority);
-    let decoded = without_percent(authority);
-    let is_in_host = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    name(&without_percent(authority), found);
+}
+
+/// The name with which `text` begins.
+fn name(text: &str, found: &mut impl FnMut(&str)) {
+    let is_in_name = |c: &char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     // The dots of other scripts are dots (UTS #46).
-    let name: String = decoded
+    let dot = |c| {
+        if matches!(c, '\u{3002}' | '\u{ff0e}' | '\u{ff61}') {
+            '.'
+        } else {
+            c
+        }
+    };
+    let name: String = text
         .chars()
-        .map(|c| {
-            if matches!(c, '\u{3002}' | '\u{ff0e}' | '\u{ff61}') {
-                '.'
-            } else {
-                c
-            }
-        })
-        .take_while(is_in_host)
+        .take(MOST_AUTHORITY_BYTES)
+        .map(dot)
+        .take_while(is_in_name)
         .collect();
     let name = name.trim_matches('.');
     if !name.is_empty() {
@@ -282,8 +288,19 @@ mod tests {
         for end in 0..message.len() {
             each(&message.as_bytes()[..end], &mut |_| {});
         }
-        let deep = "Content-Type: message/rfc822\n\n".repeat(50);
-        each(format!("{deep}http://a.example").as_bytes(), &mut |_| {});
+        let deep = "Content-Type: message/rfc822\r\n\r\n".repeat(20_000) + "http://a.example";
+        let mut hosts = 0;
+        // With the stack that a component has.
+        let thread = std::thread::Builder::new().stack_size(1 << 20);
+        std::thread::scope(|scope| {
+            let scan = || each(deep.as_bytes(), &mut |_| hosts += 1);
+            thread
+                .spawn_scoped(scope, scan)
+                .expect("a thread")
+                .join()
+                .expect("no overflow");
+        });
+        assert_eq!(hosts, 1);
         each(("http://".to_owned() + &"a".repeat(100_000)).as_bytes(), &mut |_| {});
     }
 }
