@@ -2,13 +2,9 @@
 
 mod support;
 
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
-
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use support::client::Client;
+use support::names::{Names, Said};
 use support::{Relay, Setup, guest, plugin, until};
 
 /// Sessions whose policy waits at the same time.
@@ -17,52 +13,6 @@ const WAITING: usize = 2_000;
 const INSTANCES: usize = 64;
 /// What the worker may take for all of this, in bytes, beside what it had before: sessions, instances, look-ups.
 const BYTES_MAX: u64 = 64 << 20;
-
-/// A name server that keeps its answers to itself until it is told otherwise: then every name has the address 127.0.0.2.
-struct Names {
-    address: SocketAddr,
-    asked: Arc<AtomicUsize>,
-    released: Arc<AtomicBool>,
-}
-
-impl Names {
-    fn start() -> Names {
-        let socket = UdpSocket::bind("127.0.0.1:0").expect("a socket");
-        // The grain at which it notices that it may answer.
-        let grain = Some(Duration::from_millis(10));
-        socket.set_read_timeout(grain).expect("a time-out");
-        let names = Names {
-            address: socket.local_addr().expect("bound"),
-            asked: Arc::default(),
-            released: Arc::default(),
-        };
-        let (asked, released) = (names.asked.clone(), names.released.clone());
-        std::thread::spawn(move || {
-            let (mut packet, mut kept) = ([0; 512], Vec::new());
-            loop {
-                if let Ok((length, from)) = socket.recv_from(&mut packet) {
-                    kept.push((answer(&packet[..length]), from));
-                    asked.fetch_add(1, Ordering::SeqCst);
-                }
-                if released.load(Ordering::SeqCst) {
-                    for (answer, from) in kept.drain(..) {
-                        let _ = socket.send_to(&answer, from);
-                    }
-                }
-            }
-        });
-        names
-    }
-}
-
-/// RFC 1035 §4.1: the header, the question as it was asked, one answer.
-fn answer(question: &[u8]) -> Vec<u8> {
-    let name = question[12..].iter().position(|byte| *byte == 0).expect("a name");
-    let mut answer = question[..12 + name + 5].to_vec();
-    answer[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
-    answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 127, 0, 0, 2]);
-    answer
-}
 
 /// A line of the worker's state in `/proc`, in bytes.
 fn of_worker(relay: &Relay, name: &str) -> u64 {
@@ -79,7 +29,11 @@ fn two_thousand_sessions_wait_for_a_name_server_and_nobody_else_does() {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("as far as it may be raised");
     assert!(hard >= 3 * WAITING as u64, "the limit of open files is {hard}");
 
-    let names = Names::start();
+    // Everybody is on the list, but not what no list has.
+    let names = Names::waiting(|name| match name.starts_with("1.0.0.127.") {
+        true => Said::NoName,
+        false => Said::Addresses(&[[127, 0, 0, 2]]),
+    });
     let dns = format!(
         "[dns]\nservers = [\"{}\"]\n[limits]\nconnections_per_address = 3000",
         names.address
@@ -118,7 +72,7 @@ fn two_thousand_sessions_wait_for_a_name_server_and_nobody_else_does() {
         client.line("RCPT TO:<u@ours.test>");
     }
     until("the name server is asked by each instance", || {
-        names.asked.load(Ordering::SeqCst) >= INSTANCES
+        names.asked() >= INSTANCES
     });
 
     // None of the two thousand has its answer; who does not need that name server is served, policies and all.
@@ -133,7 +87,7 @@ fn two_thousand_sessions_wait_for_a_name_server_and_nobody_else_does() {
         client.says("QUIT", "221");
     }
 
-    names.released.store(true, Ordering::SeqCst);
+    names.release();
     let replies: Vec<String> = waiting.iter_mut().map(Client::reply).collect();
     let count = |start: &str| replies.iter().filter(|reply| reply.starts_with(start)).count();
     let listed = count("550 5.7.1 Client host [198.18.");

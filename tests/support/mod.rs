@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod hostile;
+pub mod names;
 pub mod replay;
 pub mod servers;
 pub mod sink;

@@ -103,6 +103,11 @@ impl Postfix {
         format!("smtp://{}", self.address())
     }
 
+    /// Tries again what is queued, now.
+    pub fn flush(&self) {
+        self.0.act("flush", |_| {});
+    }
+
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.0.dir.path().join("mail.log")).unwrap_or_default()
     }

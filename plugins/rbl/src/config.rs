@@ -1,59 +1,82 @@
-//! `[plugin.config]`: the lists, what their answers weigh, and what happens at the threshold.
+//! `[plugin.config]`: the lists, what their answers weigh, which names are asked about, and what happens at the threshold.
 //!
 //! Errors name the list by its place and the key.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
 
+use dns_lists::{Code, Kind, List, MOST_QUESTIONS, check_all, check_suffixes};
 use serde::Deserialize;
-
-/// Lists in one batch; the host's bound.
-pub const MOST_LISTS: usize = 32;
 
 /// As written.
 #[derive(Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// Lists of addresses.
     pub lists: Vec<ListConfig>,
+    /// Lists of domains.
+    pub domain_lists: Vec<DomainListConfig>,
     /// The sum of the lists' weights from which a client counts as listed.
     pub threshold: i32,
     pub action: Action,
     /// Recipients that listed clients may still write to, so that the refused can ask.
     pub exempt_local_parts: Vec<String>,
+    /// Names below which others register, besides those that are known: `github.io`.
+    pub suffixes: Vec<String>,
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
             lists: Vec::new(),
+            domain_lists: Vec::new(),
             threshold: 1,
             action: Action::Reject,
             // RFC 5321 §4.5.1 and RFC 2142 §4.
             exempt_local_parts: vec!["postmaster".to_owned(), "abuse".to_owned()],
+            suffixes: Vec::new(),
         }
     }
 }
 
-/// One list, as written.
+/// A list of addresses, as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ListConfig {
-    pub zone: String,
+    zone: String,
     /// What an answer weighs that `codes` does not name. Negative for a list of the good.
     #[serde(default = "default_weight")]
-    pub weight: i32,
+    weight: i32,
     #[serde(default)]
-    pub codes: BTreeMap<String, Code>,
+    codes: BTreeMap<String, Code>,
+    #[serde(default = "yes")]
+    test_points: bool,
 }
 
-/// What one return code means.
-#[derive(Clone, Debug, Deserialize)]
+/// A list of domains, as written.
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Code {
-    pub weight: i32,
-    /// For people: `spam source`.
+pub struct DomainListConfig {
+    zone: String,
+    #[serde(default = "default_weight")]
+    weight: i32,
     #[serde(default)]
-    pub reason: String,
+    codes: BTreeMap<String, Code>,
+    #[serde(default = "yes")]
+    test_points: bool,
+    #[serde(default = "default_names")]
+    names: Vec<Which>,
+    /// The name as it is, and not the registered domain.
+    #[serde(default)]
+    whole_name: bool,
+}
+
+/// A name that a list of domains is asked about.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Which {
+    Ehlo,
+    ReverseName,
+    Sender,
 }
 
 /// What happens to a client at the threshold.
@@ -65,98 +88,103 @@ pub enum Action {
     Tag,
 }
 
-/// A list that was checked.
+/// A list of domains that was checked.
 #[derive(Debug)]
-pub struct List {
-    pub zone: String,
-    pub weight: i32,
-    /// The exact codes before those with a `*`.
-    pub codes: Vec<(Pattern, Code)>,
+pub struct DomainList {
+    pub list: List,
+    pub names: Vec<Which>,
+    pub whole_name: bool,
 }
 
-/// `127.0.0.2`, or `127.0.*.3`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pattern([Option<u8>; 4]);
-
-impl Pattern {
-    fn parse(text: &str) -> Option<Self> {
-        let mut octets = [None; 4];
-        let mut parts = text.split('.');
-        for octet in &mut octets {
-            let part = parts.next()?;
-            if part != "*" {
-                *octet = Some(part.parse().ok()?);
-            }
-        }
-        (parts.next().is_none() && octets[0] == Some(127)).then_some(Self(octets))
-    }
-
-    pub fn matches(&self, code: Ipv4Addr) -> bool {
-        self.0
-            .iter()
-            .zip(code.octets())
-            .all(|(wanted, octet)| wanted.is_none_or(|wanted| wanted == octet))
-    }
-
-    fn stars(&self) -> usize {
-        self.0.iter().filter(|octet| octet.is_none()).count()
-    }
+/// What was checked.
+#[derive(Debug)]
+pub struct Settings {
+    pub lists: Vec<List>,
+    pub domain_lists: Vec<DomainList>,
+    pub threshold: i32,
+    pub action: Action,
+    pub exempt_local_parts: Vec<String>,
+    pub suffixes: Vec<String>,
 }
 
-/// Checks the lists.
+/// Checks what is written.
 ///
 /// # Errors
 /// The key, what is wrong with it, and what would be right.
-pub fn check(lists: Vec<ListConfig>, threshold: i32) -> Result<Vec<List>, String> {
+pub fn check(config: Config) -> Result<Settings, String> {
+    let Config {
+        lists,
+        domain_lists,
+        threshold,
+        action,
+        exempt_local_parts,
+        suffixes,
+    } = config;
     if threshold < 1 {
         return Err(format!(
             "threshold: {threshold} would hold for clients on no list: it must be at least 1"
         ));
     }
-    if lists.len() > MOST_LISTS {
-        return Err(format!("lists: {} are too many: at most {MOST_LISTS}", lists.len()));
-    }
-    let mut checked: Vec<List> = Vec::with_capacity(lists.len());
-    for (place, written) in lists.into_iter().enumerate() {
-        let list = check_list(written).map_err(|error| format!("lists[{place}]{error}"))?;
-        if checked.iter().any(|other| other.zone == list.zone) {
-            return Err(format!(
-                "lists[{place}].zone: `{}` is there twice: keep one, with all its codes",
-                list.zone
-            ));
-        }
-        checked.push(list);
-    }
-    Ok(checked)
-}
-
-fn check_list(written: ListConfig) -> Result<List, String> {
-    let zone = written.zone.trim_matches('.').to_ascii_lowercase();
-    let in_zone = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    if zone.is_empty() || !zone.chars().all(in_zone) {
+    let address_list = |written: ListConfig| {
+        let ListConfig {
+            zone,
+            weight,
+            codes,
+            test_points,
+        } = written;
+        List::new(&zone, Kind::Addresses, weight, codes, test_points)
+    };
+    let lists = check_all("lists", lists.into_iter().map(address_list), |list| list)?;
+    let domain_lists = check_all(
+        "domain_lists",
+        domain_lists.into_iter().map(check_domain_list),
+        |domains| &domains.list,
+    )?;
+    let questions = lists.len() + domain_lists.iter().map(|list| list.names.len()).sum::<usize>();
+    if questions > MOST_QUESTIONS {
         return Err(format!(
-            ".zone: `{}` is no domain: write it as `bl.example.org`",
-            written.zone
+            "lists: with the names of domain_lists they are {questions} questions about a client, which are too many: at most {MOST_QUESTIONS}"
         ));
     }
-    let mut codes = written
-        .codes
-        .into_iter()
-        .map(|(text, code)| match Pattern::parse(&text) {
-            Some(pattern) => Ok((pattern, code)),
-            None => Err(format!(
-                ".codes: `{text}` is no return code: write `127.0.0.2`, or `127.0.*.3`"
-            )),
-        })
-        .collect::<Result<Vec<_>, String>>()?;
-    codes.sort_by_key(|(pattern, _)| pattern.stars());
-    Ok(List {
+    Ok(Settings {
+        lists,
+        domain_lists,
+        threshold,
+        action,
+        exempt_local_parts,
+        suffixes: check_suffixes(&suffixes)?,
+    })
+}
+
+fn check_domain_list(written: DomainListConfig) -> Result<DomainList, String> {
+    let DomainListConfig {
         zone,
-        weight: written.weight,
+        weight,
         codes,
+        test_points,
+        mut names,
+        whole_name,
+    } = written;
+    names.sort_by_key(|name| *name as u8);
+    names.dedup();
+    if names.is_empty() {
+        return Err(".names: the list would never be asked: name `ehlo`, `reverse-name` or `sender`".to_owned());
+    }
+    Ok(DomainList {
+        list: List::new(&zone, Kind::Domains, weight, codes, test_points)?,
+        names,
+        whole_name,
     })
 }
 
 fn default_weight() -> i32 {
     1
+}
+
+fn default_names() -> Vec<Which> {
+    vec![Which::Ehlo, Which::Sender]
+}
+
+fn yes() -> bool {
+    true
 }

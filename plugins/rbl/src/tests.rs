@@ -61,7 +61,7 @@ fn weights_add_up_over_lists_and_not_over_codes_of_one() {
         refusal(&both),
         Some("Client host [192.0.2.1] blocked using bl.example, other.example")
     );
-    let detail = "192.0.2.1 is on bl.example, other.example: score 4, threshold 4";
+    let detail = "192.0.2.1 is on bl.example (127.0.0.4, weight 3) and other.example (127.0.0.2, weight 1): score 4, threshold 4";
     assert_eq!(
         both.why.map(|why| (why.reason, why.detail)),
         Some(("listed".to_owned(), detail.to_owned()))
@@ -71,13 +71,18 @@ fn weights_add_up_over_lists_and_not_over_codes_of_one() {
 #[test]
 fn what_is_no_listing_weighs_nothing_and_is_logged() {
     let cases = [
-        ("!", "bl.example did not answer: time-out"),
-        ("127.255.255.254", "bl.example answered 127.255.255.254"),
-        ("127.0.0.1", "bl.example answered 127.0.0.1"),
-        ("203.0.113.7", "bl.example answered 203.0.113.7"),
-        ("nonsense", "bl.example answered nonsense"),
+        ("!", "bl.example did not answer: time-out", "list_failed"),
+        (
+            "127.255.255.254",
+            "bl.example answered 127.255.255.254, which is no listing: it is ignored (it does not serve public resolvers",
+            "list_refused",
+        ),
+        ("127.0.0.1", "bl.example answered 127.0.0.1", "list_refused"),
+        ("127.0.1.255", "bl.example answered 127.0.1.255", "list_refused"),
+        ("203.0.113.7", "bl.example answered 203.0.113.7", "list_nonsense"),
+        ("nonsense", "bl.example answered nonsense", "list_nonsense"),
     ];
-    for (code, line) in cases {
+    for (code, line, counter) in cases {
         let mut script = script(CONFIG, [code, "", ""]);
         assert_eq!(
             script.on_rcpt("bob@ours.test"),
@@ -89,6 +94,7 @@ fn what_is_no_listing_weighs_nothing_and_is_logged() {
             matches!(&log[..], [(Level::Warn, one)] if one.starts_with(line)),
             "{log:?}"
         );
+        assert_eq!(script.counter(counter), 1, "{code}");
     }
 }
 
@@ -96,17 +102,19 @@ fn what_is_no_listing_weighs_nothing_and_is_logged() {
 fn lists_are_asked_once_a_session() {
     let mut script = script(CONFIG, ["127.0.0.2", "", ""]);
     let first = script.on_rcpt("bob@ours.test");
-    assert_eq!(script.take_dns_questions(), ZONES);
+    // And the one that speaks against the client is tested before it is believed.
+    let asked = [&ZONES[..], &["bl.example"]].concat();
+    assert_eq!(script.take_dns_questions(), asked);
     assert_eq!(script.on_rcpt("carol@ours.test"), first);
     assert_eq!(script.take_dns_questions(), [""; 0]);
     script.reconnect().on_rcpt("bob@ours.test");
-    assert_eq!(script.take_dns_questions(), ZONES);
+    assert_eq!(script.take_dns_questions(), asked);
     // A note that cannot be ours is no verdict.
     for note in [&b""[..], b"x", b"x y", b"\xff 1"] {
         script
             .set_note(Scope::Session, OWN, NOTE, note)
             .on_rcpt("bob@ours.test");
-        assert_eq!(script.take_dns_questions(), ZONES);
+        assert_eq!(script.take_dns_questions(), asked);
     }
 }
 
@@ -144,7 +152,7 @@ fn the_action_is_a_choice() {
     let tagged = with("tag");
     assert!(matches!(
         (&tagged.decision, &tagged.actions[..]),
-        (Decision::Pass, [Action::Tag(_)])
+        (Decision::Pass, [Action::Tag(tag)]) if tag.value == "bl.example"
     ));
 }
 
@@ -170,6 +178,19 @@ fn a_bad_configuration_names_the_key() {
             r#"{"lists":[{"zone":"a.example","codes":{"127.0.0.2":{}}}]}"#,
             "lists[0].codes.127.0.0.2: missing field `weight`",
         ),
+        (
+            r#"{"lists":[{"zone":"a.example","codes":{"127.0.0.9-4":{"weight":1}}}]}"#,
+            "lists[0].codes: `127.0.0.9-4` is no return code",
+        ),
+        (
+            r#"{"domain_lists":[{"zone":"a.example"},{"zone":"b.example","names":[]}]}"#,
+            "domain_lists[1].names: the list would never be asked",
+        ),
+        (
+            r#"{"domain_lists":[{"zone":"a.example","names":["helo"]}]}"#,
+            "domain_lists[0].names[0]: unknown variant `helo`",
+        ),
+        (r#"{"suffixes":["co.uk","x"]}"#, "suffixes[1]: `x` is no domain"),
         (r#"{"threshold":0}"#, "threshold: 0 would hold for clients on no list"),
         (r#"{"action":"drop"}"#, "action: unknown variant `drop`"),
     ];
@@ -177,4 +198,217 @@ fn a_bad_configuration_names_the_key() {
         let error = Script::<Rbl>::new(json).expect_err(json);
         assert!(error.starts_with(expected), "{json}: {error}");
     }
+    let many = |addresses: usize, domains: usize| {
+        let zones = |count: usize| {
+            (0..count)
+                .map(|place| format!(r#"{{"zone":"z{place}.example"}}"#))
+                .collect::<Vec<_>>()
+        };
+        let (lists, domain_lists) = (zones(addresses).join(","), zones(domains).join(","));
+        Script::<Rbl>::new(&format!(r#"{{"lists":[{lists}],"domain_lists":[{domain_lists}]}}"#)).map(|_| ())
+    };
+    assert_eq!((many(32, 0), many(20, 6)), (Ok(()), Ok(())));
+    let error = many(20, 7).expect_err("34 questions");
+    assert!(error.contains("34 questions"), "{error}");
+}
+
+const DOMAINS: &str = r#"{"threshold":3,"suffixes":["hosting.test"],"lists":[{"zone":"bl.example","weight":2}],"domain_lists":[
+    {"zone":"rhsbl.example","weight":3},
+    {"zone":"names.example","names":["reverse-name"],"whole_name":true},
+    {"zone":"good.example","weight":-2,"names":["sender"]}
+]}"#;
+
+/// A client that calls itself `mail.client.test`, is called `dyn-1.isp.test`, and writes as `me@news.sender.test`.
+fn named(listings: &[(&str, &str)]) -> Script<Rbl> {
+    let mut script = Script::new(DOMAINS).expect("valid");
+    script
+        .peer(CLIENT)
+        .ehlo("mail.Client.test")
+        .reverse_name("dyn-1.isp.test")
+        .sender("me@News.Sender.test");
+    for (zone, subject) in listings {
+        script.listed(zone, subject, &["127.0.1.2"]);
+    }
+    script
+}
+
+#[test]
+fn names_are_asked_about_where_the_lists_want_them() {
+    let address = ("bl.example", CLIENT);
+    let sender = ("rhsbl.example", "sender.test");
+    let dynamic = ("names.example", "dyn-1.isp.test");
+    type Case<'a> = (&'a [(&'a str, &'a str)], Option<&'a str>);
+    let cases: &[Case] = &[
+        (&[], None),
+        (&[address], None),
+        (
+            &[sender],
+            Some("Sender domain [sender.test] blocked using rhsbl.example"),
+        ),
+        (
+            &[("rhsbl.example", "client.test")],
+            Some("EHLO name [client.test] blocked using rhsbl.example"),
+        ),
+        (
+            &[address, dynamic],
+            Some(
+                "Client host [192.0.2.1] blocked using bl.example; Reverse name [dyn-1.isp.test] blocked using names.example",
+            ),
+        ),
+        // Good words for the sender weigh against.
+        (&[sender, ("good.example", "sender.test")], None),
+        (
+            &[sender, address, ("good.example", "sender.test")],
+            Some(
+                "Client host [192.0.2.1] blocked using bl.example; Sender domain [sender.test] blocked using rhsbl.example",
+            ),
+        ),
+        // Neither the whole names nor others are asked for.
+        (
+            &[
+                ("rhsbl.example", "news.sender.test"),
+                ("rhsbl.example", "isp.test"),
+                ("names.example", "isp.test"),
+            ],
+            None,
+        ),
+    ];
+    for (listings, expected) in cases {
+        let mut script = named(listings);
+        let answer = script.on_rcpt("bob@ours.test");
+        assert_eq!(refusal(&answer), *expected, "{listings:?}");
+        assert!(!script.has_left(), "{listings:?}");
+    }
+    // What is no domain is not asked about.
+    let mut script = named(&[]);
+    script
+        .ehlo("[192.0.2.1]")
+        .reverse_name("")
+        .sender("")
+        .on_rcpt("bob@ours.test");
+    assert_eq!(script.take_dns_questions(), ["bl.example"]);
+    // Whoever registers below a suffix is somebody of his own.
+    let mut script = named(&[("rhsbl.example", "bad.hosting.test")]);
+    assert!(refusal(&script.sender("me@bad.hosting.test").on_rcpt("bob@ours.test")).is_some());
+    assert!(
+        refusal(
+            &script
+                .reconnect()
+                .sender("me@other.hosting.test")
+                .on_rcpt("bob@ours.test")
+        )
+        .is_none()
+    );
+}
+
+#[test]
+fn a_sender_is_asked_about_once_a_transaction_and_only_if_that_can_matter() {
+    let mut script = named(&[("rhsbl.example", "sender.test")]);
+    let first = script.on_rcpt("bob@ours.test");
+    assert!(refusal(&first).is_some());
+    let all = [
+        "bl.example",
+        "rhsbl.example",
+        "names.example",
+        "rhsbl.example",
+        "good.example",
+    ];
+    assert_eq!(script.take_dns_questions(), [&all[..], &["rhsbl.example"]].concat());
+    assert_eq!(script.on_rcpt("carol@ours.test"), first);
+    assert_eq!(script.take_dns_questions(), [""; 0]);
+    assert_eq!(script.sender("me@other.test").on_rcpt("bob@ours.test"), Answer::pass());
+    assert_eq!(script.take_dns_questions(), ["rhsbl.example", "good.example"]);
+    assert_eq!(script.on_rcpt("carol@ours.test"), Answer::pass());
+    assert_eq!(script.take_dns_questions(), [""; 0]);
+
+    // With 6 of 3 no good word helps, and with -2 or less no bad one harms.
+    let settled = |weight: i32, leaves: bool| {
+        let config = DOMAINS.replace(
+            "\"bl.example\",\"weight\":2",
+            &format!("\"bl.example\",\"weight\":{weight}"),
+        );
+        let mut script = Script::<Rbl>::new(&config).expect("valid");
+        script
+            .peer(CLIENT)
+            .sender("me@sender.test")
+            .listed("bl.example", CLIENT, &["127.0.0.2"]);
+        script.on_rcpt("bob@ours.test");
+        assert_eq!(script.has_left(), leaves, "{weight}");
+        if !leaves {
+            script.take_dns_questions();
+            script.sender("me@other.test").on_rcpt("bob@ours.test");
+            assert_eq!(script.take_dns_questions(), [""; 0], "{weight}");
+        }
+    };
+    settled(6, false);
+    settled(-2, true);
+}
+
+#[test]
+fn a_list_that_lists_everything_is_ignored() {
+    let mut script = script(CONFIG, ["127.0.0.2", "", ""]);
+    script.listed("bl.example", "127.0.0.1", &["127.0.0.2"]);
+    assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass().leave_session());
+    let log = script.take_log();
+    let told = "bl.example lists 127.0.0.1, which no list has (RFC 5782 section 5), so it lists everything";
+    assert!(
+        matches!(&log[..], [(Level::Warn, one)] if one.starts_with(told)),
+        "{log:?}"
+    );
+    assert_eq!(script.counter("list_broken"), 1);
+
+    // One of the good that lists everything saves nobody.
+    let mut script = super::tests::script(CONFIG, ["127.0.0.2", "127.0.5.3", ""]);
+    script.listed("wl.example", "127.0.0.1", &["127.0.5.3"]);
+    assert!(refusal(&script.on_rcpt("bob@ours.test")).is_some());
+
+    let mut script = named(&[("rhsbl.example", "sender.test"), ("rhsbl.example", "invalid")]);
+    assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
+    assert_eq!(script.counter("list_broken"), 1);
+
+    // What refuses our resolver lists nothing, and one whose test does not come back is believed.
+    let mut script = super::tests::script(CONFIG, ["127.0.0.2", "", ""]);
+    script.listed("bl.example", "127.0.0.1", &["127.255.255.254"]);
+    assert!(refusal(&script.on_rcpt("bob@ours.test")).is_some());
+    let mut script = super::tests::script(CONFIG, ["127.0.0.2", "", ""]);
+    script.list_fails("bl.example", "127.0.0.1", "time-out");
+    assert!(refusal(&script.on_rcpt("bob@ours.test")).is_some());
+
+    // A loopback client proves nothing by being listed: there the name is asked.
+    let config = r#"{"lists":[{"zone":"bl.example"}]}"#;
+    let mut script = Script::<Rbl>::new(config).expect("valid");
+    script
+        .peer("127.0.0.1")
+        .listed("bl.example", "127.0.0.1", &["127.0.0.2"]);
+    assert!(refusal(&script.on_rcpt("bob@ours.test")).is_some());
+    script.reconnect().listed("bl.example", "invalid", &["127.0.0.2"]);
+    assert!(refusal(&script.on_rcpt("bob@ours.test")).is_none());
+
+    // Nor is one tested that says it has no test points.
+    let config = r#"{"lists":[{"zone":"bl.example","test_points":false}]}"#;
+    let mut script = super::tests::script(config, ["127.0.0.2", "", ""]);
+    assert!(refusal(&script.on_rcpt("bob@ours.test")).is_some());
+    assert_eq!(script.take_dns_questions(), ["bl.example"]);
+}
+
+#[test]
+fn one_session_in_64_looks_for_dead_lists() {
+    let dead = |port: u16, alive: &[(&str, &str)]| {
+        let mut script = named(alive);
+        script.peer_port(port).on_rcpt("bob@ours.test");
+        let lines = script.take_log().into_iter().map(|(_, line)| line);
+        lines
+            .map(|line| line.split(' ').next().unwrap_or_default().to_owned())
+            .collect::<Vec<_>>()
+    };
+    let all = ["bl.example", "rhsbl.example", "names.example", "good.example"];
+    assert_eq!(dead(40_001, &[]), all);
+    assert_eq!(dead(40_000, &[]), [""; 0]);
+    let alive = [
+        ("bl.example", "127.0.0.2"),
+        ("rhsbl.example", "test"),
+        // Some lists of domains have the other test point.
+        ("names.example", "127.0.0.2"),
+    ];
+    assert_eq!(dead(40_001, &alive), ["good.example"]);
 }

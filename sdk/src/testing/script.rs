@@ -81,6 +81,12 @@ impl<P> Script<P> {
         self
     }
 
+    /// The client's port; 40,000 if it is not set.
+    pub fn peer_port(&mut self, port: u16) -> &mut Self {
+        self.world.peer.port = port;
+        self
+    }
+
     /// Whether the client is in one of `trusted_networks`.
     pub fn trusted(&mut self, trusted: bool) -> &mut Self {
         self.world.peer.trusted = trusted;
