@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod hostile;
+pub mod redis;
 pub mod replay;
 pub mod servers;
 pub mod sink;
