@@ -42,9 +42,10 @@ const ARROWS: [(&str, &str); 25] = [
 ];
 
 /// Crates that only some modules may name: WebAssembly stays behind the policy, the protocol behind those who speak it.
-const CRATES: [(&str, &str); 3] = [
+const CRATES: [(&str, &str); 4] = [
     ("wasmtime", "policy"),
     ("wasmtime_wasi", "policy"),
+    ("redis", "policy"),
     ("gatepost_smtp", "connection delivery listener policy"),
 ];
 

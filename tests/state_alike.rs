@@ -1,6 +1,12 @@
-//! The store that policies are tested with natively answers as the daemon's: the same steps against both.
+//! The stores answer alike: the daemon's own, the one that policies are tested with natively, and the one that relays share. The same steps
+//! against all of them.
 
-use gatepost::policy::services::state::{Bucket, Namespace, State, StateError, Taken};
+mod support;
+
+use std::path::Path;
+
+use gatepost::config::Config;
+use gatepost::policy::services::state::{Bucket, Clock, Namespace, Shared, State, StateError, Taken};
 use gatepost_sdk::state as sdk;
 use gatepost_sdk::testing::Store;
 
@@ -25,7 +31,7 @@ fn kind<T: std::fmt::Debug>(result: Result<T, &str>) -> String {
     }
 }
 
-fn daemon(store: &Namespace, step: &Step, now_ms: u64) -> String {
+async fn daemon(store: &Namespace, step: &Step, now_ms: u64) -> String {
     fn named<T>(result: Result<T, StateError>) -> Result<T, &'static str> {
         result.map_err(|error| match error {
             StateError::TooLarge => "too large",
@@ -44,15 +50,17 @@ fn daemon(store: &Namespace, step: &Step, now_ms: u64) -> String {
     };
     match step {
         Step::Wait(_) => String::new(),
-        Step::Get(key) => kind(named(store.get(key, now_ms))),
-        Step::Set(key, value, ttl) => kind(named(store.set(key, value.as_bytes(), *ttl, now_ms))),
-        Step::Delete(key) => kind(named(store.delete(key))),
-        Step::Increment(key, by, ttl) => kind(named(store.increment(key, *by, *ttl, now_ms))),
-        Step::Take(given) => kind(named(store.take_all(&buckets(given), now_ms)).map(|taken| match taken {
-            Taken::Ok => None,
-            Taken::Refused { index, wait_ms } => Some((index, wait_ms)),
-        })),
-        Step::Refund(given) => kind(named(store.refund(&buckets(given), now_ms))),
+        Step::Get(key) => kind(named(store.get(key, now_ms).await)),
+        Step::Set(key, value, ttl) => kind(named(store.set(key, value.as_bytes(), *ttl, now_ms).await)),
+        Step::Delete(key) => kind(named(store.delete(key).await)),
+        Step::Increment(key, by, ttl) => kind(named(store.increment(key, *by, *ttl, now_ms).await)),
+        Step::Take(given) => kind(
+            named(store.take_all(&buckets(given), now_ms).await).map(|taken| match taken {
+                Taken::Ok => None,
+                Taken::Refused { index, wait_ms } => Some((index, wait_ms)),
+            }),
+        ),
+        Step::Refund(given) => kind(named(store.refund(&buckets(given), now_ms).await)),
     }
 }
 
@@ -88,13 +96,12 @@ fn native(store: &mut Store, step: &Step, now_ms: u64) -> String {
     }
 }
 
-#[test]
-fn both_stores_answer_alike() {
+fn cases() -> Vec<(&'static str, Vec<Step>)> {
     use Step::{Delete, Get, Increment, Refund, Set, Take, Wait};
     let long: &'static str = "k".repeat(513).leak();
     let big: &'static str = "v".repeat(65_537).leak();
     let many = vec![("many", 1, 1, 1, 100); 33];
-    let cases: Vec<(&str, Vec<Step>)> = vec![
+    vec![
         (
             "values expire, and what is set again lives on",
             vec![
@@ -128,6 +135,20 @@ fn both_stores_answer_alike() {
                 Get("n"),
                 Set("t", "text", None),
                 Increment("t", 1, None),
+                Get("t"),
+                Set("e", "", None),
+                Increment("e", 1, None),
+                Set("z", "+007", None),
+                Increment("z", 1, None),
+                Get("z"),
+                Set("m", "-0", None),
+                Increment("m", 0, None),
+                Get("m"),
+                Set("l", "9223372036854775808", None),
+                Increment("l", -1, None),
+                Get("l"),
+                Set("s", " 1", None),
+                Increment("s", 1, None),
             ],
         ),
         (
@@ -197,17 +218,102 @@ fn both_stores_answer_alike() {
                 Take(many),
             ],
         ),
-    ];
-    for (name, steps) in cases {
-        let of_daemon = State::in_memory().namespace("policy");
+    ]
+}
+
+/// Says all steps of all cases to the store of a plugin of that case, and compares with the native store.
+async fn answers_as_the_native_store(which: &str, state: &State) {
+    for (case, (name, steps)) in cases().into_iter().enumerate() {
+        let of_daemon = state.namespace(&format!("policy-{case}"));
         let mut of_sdk = Store::default();
         let mut now_ms = 1_000_000;
         for (place, step) in steps.iter().enumerate() {
-            if let Wait(ms) = step {
+            if let Step::Wait(ms) = step {
                 now_ms += ms;
             }
-            let (ours, theirs) = (daemon(&of_daemon, step, now_ms), native(&mut of_sdk, step, now_ms));
-            assert_eq!(ours, theirs, "{name}, step {place}: {step:.80?}");
+            let ours = daemon(&of_daemon, step, now_ms).await;
+            let theirs = native(&mut of_sdk, step, now_ms);
+            assert_eq!(ours, theirs, "{which}: {name}, step {place}: {step:.80?}");
         }
+    }
+}
+
+/// The shared store of a server, as the configuration's `state` names it.
+async fn shared(url: &str, clock: Clock) -> State {
+    let text = format!(
+        "hostname = \"relay.test\"\nstate = \"{url}\"\n[[listener]]\nname = \"mx\"\naddress = \"127.0.0.1:0\"\n"
+    );
+    let config = Config::parse(&text, Path::new("gatepost.toml")).expect("valid");
+    State::Shared(Shared::open(config.state.expect("it is there"), None, clock).await)
+}
+
+#[tokio::test]
+async fn the_embedded_store_answers_as_the_native_one() {
+    answers_as_the_native_store("embedded", &State::in_memory()).await;
+}
+
+#[tokio::test]
+async fn the_shared_store_answers_as_the_native_one() {
+    let Some(redis) = support::redis::Redis::start(&[]) else {
+        return;
+    };
+    answers_as_the_native_store("shared", &shared(&redis.url(), Clock::Caller).await).await;
+}
+
+/// Numbers without a pattern, the same in each run (a linear congruential generator, as in C's `rand`).
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    /// Small ones, and the largest.
+    fn u32(&mut self) -> u32 {
+        match self.below(8) {
+            0 => u32::MAX - self.below(3) as u32,
+            1 => self.below(1 << 31) as u32,
+            2 => self.below(1_000_000) as u32,
+            _ => self.below(10) as u32,
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_shared_store_counts_buckets_to_the_billionth() {
+    let Some(redis) = support::redis::Redis::start(&[]) else {
+        return;
+    };
+    let state = shared(&redis.url(), Clock::Caller).await;
+    let (own, embedded) = (state.namespace("odd"), State::in_memory().namespace("odd"));
+    let mut numbers = Numbers(1);
+    let mut now_ms = 1_800_000_000_000;
+    for round in 0..2_000 {
+        let keys = ["a", "b", "c"];
+        let given: Vec<_> = (0..numbers.below(4))
+            .map(|_| {
+                let key = keys[numbers.below(3) as usize];
+                (key, numbers.u32(), numbers.u32(), numbers.u32(), numbers.u32())
+            })
+            .collect();
+        let step = match numbers.below(4) {
+            0 => Step::Refund(given),
+            1 => {
+                let most = 1 << numbers.below(31);
+                now_ms += numbers.below(most);
+                Step::Delete(keys[numbers.below(3) as usize])
+            }
+            _ => Step::Take(given),
+        };
+        now_ms += numbers.below(3_000);
+        let (ours, theirs) = (
+            daemon(&own, &step, now_ms).await,
+            daemon(&embedded, &step, now_ms).await,
+        );
+        assert_eq!(ours, theirs, "round {round} at {now_ms}: {step:?}");
     }
 }

@@ -179,6 +179,10 @@ pub struct Metrics {
     /// Files in the bundle that could not be used at a reload (certificate, users, plugin), the old version staying.
     pub reloads_failed: Counter,
     pub reloads: Counter,
+    /// 1 while there is a connection to the state server; 0 where none is configured.
+    pub state_server_up: Gauge,
+    /// Calls of policies that the state server did not answer, or answered with an error.
+    pub state_failures: Counter,
     pub spool: SpoolMetrics,
     /// Seconds from acceptance to a recipient's end.
     pub queue_seconds: Histogram,
@@ -372,6 +376,16 @@ impl Metrics {
                 "Reloads that left the old state in force, wholly or in part",
             ),
             reloads: added(r, "reloads", "Reloads that came into force"),
+            state_server_up: added(
+                r,
+                "state_server_up",
+                "1 while the state server that the configuration names is connected",
+            ),
+            state_failures: added(
+                r,
+                "state_failures",
+                "Policies' calls that the state server did not answer, or answered with an error",
+            ),
             spool: SpoolMetrics::new(r),
             queue_seconds,
             sessions: added(r, "sessions", "Sessions begun"),

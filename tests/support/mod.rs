@@ -7,6 +7,7 @@
 pub mod client;
 pub mod hostile;
 pub mod names;
+pub mod redis;
 pub mod replay;
 pub mod servers;
 pub mod sink;

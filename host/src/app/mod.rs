@@ -11,7 +11,7 @@ mod reload;
 mod versions;
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +19,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{sleep, timeout};
+use zeroize::Zeroizing;
 
 use crate::admin::http::Pages;
 use crate::admin::socket::Allowed;
@@ -34,7 +35,7 @@ use crate::metrics::Metrics;
 use crate::policy::breaker::Condition;
 use crate::policy::services::authentication::Authenticator;
 use crate::policy::services::counters::Counters;
-use crate::policy::services::state::State;
+use crate::policy::services::state::{Clock, Shared, State};
 use crate::policy::{Compiler, Engine, Files, Policies, Services};
 use crate::relay::{Relay, Settings};
 use crate::spool::{Spool, SpoolOptions};
@@ -215,7 +216,7 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
             Some(store)
         }
     };
-    let (spool, state) = open_stores(&config, &metrics).await?;
+    let (spool, state) = open_stores(&config, &metrics, bundle.secrets.state_password.clone()).await?;
     let dns = Dns::configured(&config.dns).map_err(anyhow::Error::msg)?;
     let journal = Arc::new(LogJournal::new(metrics.clone()));
     let counters = Arc::new(Counters::default());
@@ -351,6 +352,16 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     Ok(())
 }
 
+/// The plugins' store of this relay alone.
+async fn open_embedded_state(folder: PathBuf) -> anyhow::Result<State> {
+    let opened = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
+        let now_ms = crate::message::since_epoch(std::time::SystemTime::now()).as_millis() as u64;
+        State::open(&folder, now_ms).with_context(|| folder.display().to_string())
+    });
+    opened.await?
+}
+
 fn delivery_config(config: &Config, metrics: &Metrics, secrets: &Secrets) -> anyhow::Result<DeliveryConfig> {
     DeliveryConfig::new(config, metrics, |path| {
         secrets
@@ -369,17 +380,18 @@ fn users(file: Option<&UsersFile>) -> anyhow::Result<Users> {
 }
 
 /// The spool and the plugins' store. Reading them back takes as long as there is mail.
-async fn open_stores(config: &Config, metrics: &Metrics) -> anyhow::Result<(Spool, State)> {
+async fn open_stores(
+    config: &Config,
+    metrics: &Metrics,
+    state_password: Option<Zeroizing<String>>,
+) -> anyhow::Result<(Spool, State)> {
     let state_dir = config.state_dir.clone();
-    let opened = tokio::task::spawn_blocking(move || -> anyhow::Result<_> {
-        let spool = Spool::open(&state_dir.join("spool"), SpoolOptions::default())?;
-        let folder = state_dir.join("state");
-        std::fs::create_dir_all(&folder).with_context(|| folder.display().to_string())?;
-        let now_ms = crate::message::since_epoch(std::time::SystemTime::now()).as_millis() as u64;
-        let state = State::open(&folder, now_ms).with_context(|| folder.display().to_string())?;
-        Ok((spool, state))
-    });
-    let ((spool, recovered), state) = opened.await??;
+    let opened = tokio::task::spawn_blocking(move || Spool::open(&state_dir.join("spool"), SpoolOptions::default()));
+    let (spool, recovered) = opened.await??;
+    let state = match &config.state {
+        Some(server) => State::Shared(Shared::open(server.clone(), state_password, Clock::Server).await),
+        None => open_embedded_state(config.state_dir.join("state")).await?,
+    };
     for damaged in &recovered.set_aside {
         metrics.spool.corrupt_records.inc();
         tracing::error!(
@@ -445,6 +457,11 @@ async fn gauges(app: Arc<App>) {
                 .set(plugin.held_bytes() as i64);
             let shut = plugin.condition(now_ms) != Condition::Closed;
             metrics.plugin_breaker_open(&plugin.name).set(shut.into());
+        }
+        if let State::Shared(state) = &app.backing.state {
+            metrics.state_server_up.set(state.is_up().into());
+            let failures = &metrics.state_failures;
+            failures.inc_by(state.failures().saturating_sub(failures.get()));
         }
         app.relay.policies.sweep_shadows(now_ms);
         app.backing.counters.for_each(|plugin, name, value| {

@@ -17,6 +17,7 @@ use super::{App, delivery_config, users, warn_of_certificates, warn_of_configura
 use crate::config::{self, Config};
 use crate::listener::{self, Listener};
 use crate::maillog::LogGuard;
+use crate::policy::services::state::State;
 use crate::policy::{Files, LoadError, Policy, Services};
 use crate::relay::{Relay, Settings};
 use crate::tls::TlsStore;
@@ -181,6 +182,9 @@ impl App {
             store
         });
         *self.relay.tls.write() = store;
+        if let State::Shared(state) = &self.backing.state {
+            state.set_password(bundle.secrets.state_password);
+        }
         self.relay.connections.set_limits(&config.limits);
         self.relay.replace_settings(Settings::new(&config, users));
         self.delivery.reload(Arc::new(delivery));

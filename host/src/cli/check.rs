@@ -104,6 +104,9 @@ impl Findings {
         if let Some(token) = &config.admin.token_file {
             self.secret(token, |bytes| one_line(bytes, token));
         }
+        if let Some(password) = config.state.as_ref().and_then(|state| state.password_file.as_ref()) {
+            self.secret(password, |bytes| one_line(bytes, password));
+        }
         for plugin in &config.plugins {
             match fs::read(&plugin.file) {
                 Ok(bytes) => self

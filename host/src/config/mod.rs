@@ -37,6 +37,8 @@ pub struct Config {
     pub hostname: String,
     /// Spool, state, cache and `admin.sock`. Absent: [`DEFAULT_STATE_DIR`] beside the configuration file.
     pub state_dir: PathBuf,
+    /// `state` and `state_password_file`: the server that keeps the plugins' state, for several relays. Absent: each relay keeps it itself.
+    pub state: Option<StateServer>,
     /// What the worker becomes when the supervisor was started as root. Absent: `gatepost`, else `nobody`.
     pub user: Option<String>,
     /// The domains whose recipients are taken from anyone: lower case, A-labels, no trailing dot (see
@@ -133,6 +135,11 @@ impl Config {
         if self.relay_domains.is_empty() {
             warnings.push("relay_domains is empty: no mail from strangers is taken at all".to_owned());
         }
+        if let Some(state) = self.state.as_ref().filter(|state| state.is_in_the_clear()) {
+            warnings.push(format!(
+                "state: what plugins keep goes to {state} in the clear, the password too: write \"rediss://\" unless the network is yours alone"
+            ));
+        }
         if self.plugins.is_empty() {
             warnings.push("there is no [[plugin]]: nobody may relay, and nothing is filtered".to_owned());
         }
@@ -178,6 +185,31 @@ const ADMIN_SOCKET: &str = "admin.sock";
 
 /// Beside the configuration file, so that a trial leaves nothing elsewhere on the machine.
 pub const DEFAULT_STATE_DIR: &str = "var/gatepost";
+
+/// `state`: `redis://[user@]host[:6379][/database]`, `rediss://` with TLS, or `redis+unix:PATH`. The server is Redis (5 or later) or Valkey.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StateServer {
+    /// With TLS the certificate must be valid for the host.
+    pub endpoint: Endpoint,
+    /// Absent: the server's default user.
+    pub user: Option<String>,
+    /// Absent: 0.
+    pub database: u16,
+    /// `state_password_file`: one line. Absent: no AUTH.
+    pub password_file: Option<PathBuf>,
+}
+
+impl StateServer {
+    /// Whether what goes to it crosses a network that others may listen to.
+    fn is_in_the_clear(&self) -> bool {
+        matches!(&self.endpoint, Endpoint::Tcp { host, .. } if !is_loopback(host))
+    }
+}
+
+/// Whether connections to this host stay on this machine.
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
 
 /// `[limits]`: what one client, or all of them, may take.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,7 +5,6 @@
 //! file but `/proc/sys/kernel/hostname`, for a relay that is given no name.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Section};
@@ -42,12 +41,7 @@ fn top(top: &mut Section<'_, '_>) -> Option<Config> {
         false => Some(machine_name()),
     };
     let state_dir = top.get("state_dir").unwrap_or_else(|| top.path_of(DEFAULT_STATE_DIR));
-    if top.has("state") {
-        top.problem(
-            "state",
-            "a shared state store is not supported yet: leave the key out, the store is embedded then",
-        );
-    }
+    let state = state(top);
     let user = top.get("user");
     let relay_domains = domains(top, "relay_domains");
     let trusted_networks = top.get("trusted_networks").unwrap_or_default();
@@ -82,6 +76,7 @@ fn top(top: &mut Section<'_, '_>) -> Option<Config> {
         file: None,
         hostname: hostname?,
         state_dir,
+        state,
         user,
         relay_domains,
         trusted_networks,
@@ -95,6 +90,17 @@ fn top(top: &mut Section<'_, '_>) -> Option<Config> {
         admin,
         log,
         plugins,
+    })
+}
+
+fn state(top: &mut Section<'_, '_>) -> Option<StateServer> {
+    let password_file = top.get("state_password_file");
+    if top.has("state_password_file") && !top.has("state") {
+        top.problem("state_password_file", "needs \"state\": it is that server's password");
+    }
+    Some(StateServer {
+        password_file,
+        ..top.get("state")?
     })
 }
 
@@ -315,7 +321,7 @@ fn hop(s: &mut Section<'_, '_>, name: String, domains: BTreeSet<String>, default
     let next_hop: Option<NextHop> = s.get("next_hop");
     let username: Option<String> = s.get("username");
     let password_file: Option<PathBuf> = s.get("password_file");
-    let local = next_hop.as_ref().is_some_and(is_loopback);
+    let local = matches!(&next_hop, Some(NextHop::Smtp { host, .. }) if is_loopback(host));
     let implicit = matches!(next_hop, Some(NextHop::Smtp { implicit_tls: true, .. }));
     // A password is not handed to whoever answers: with one, the certificate counts unless the file says otherwise.
     let tls_default = if username.is_some() && !local {
@@ -365,13 +371,6 @@ fn hop(s: &mut Section<'_, '_>, name: String, domains: BTreeSet<String>, default
         s.problem("tls", "\"none\" contradicts smtps://");
     }
     route
-}
-
-fn is_loopback(next_hop: &NextHop) -> bool {
-    let NextHop::Smtp { host, .. } = next_hop else {
-        return false;
-    };
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn dns(mut s: Section<'_, '_>) -> Dns {

@@ -419,8 +419,20 @@ fn the_top_level() {
             "1: \"hostname\" in the top level: \"\" is not a domain name",
         ),
         (
-            "state = \"redis://127.0.0.1:6379\"",
-            "1: \"state\" in the top level: a shared state store is not supported yet: leave the key out, the store is embedded then",
+            "state = \"reddis://127.0.0.1:6379\"",
+            "1: \"state\" in the top level: is no state server: write \"redis://host:6379\", \"rediss://host:6379\" or \"redis+unix:PATH\"",
+        ),
+        (
+            "state = \"redis://relay:secret@192.0.2.1\"",
+            "1: \"state\" in the top level: a password does not stand here: put it into a file, and name that in \"state_password_file\"",
+        ),
+        (
+            "state = \"redis://192.0.2.1/mail\"",
+            "1: \"state\" in the top level: \"mail\" is no number of a database, such as 0",
+        ),
+        (
+            "state_password_file = \"password\"",
+            "1: \"state_password_file\" in the top level: needs \"state\": it is that server's password",
         ),
         (
             "trusted_networks = [\"192.0.2.1/24\"]",
@@ -696,4 +708,44 @@ fn the_reference_states_the_defaults() {
         )
     };
     assert_eq!(plugin(&stated), plugin(&actual));
+}
+
+#[test]
+fn a_state_server_has_defaults_and_warns_where_others_may_listen() {
+    // As written; as logs show it; the user; whether it is warned of.
+    for (written, shown, user, warned) in [
+        ("redis://127.0.0.1:6379", "redis://127.0.0.1:6379/0", None, false),
+        ("redis://localhost", "redis://localhost:6379/0", None, false),
+        (
+            "redis://relay@[2001:db8::1]/3",
+            "redis://[2001:db8::1]:6379/3",
+            Some("relay"),
+            true,
+        ),
+        (
+            "rediss://State.Example.test:6380",
+            "rediss://state.example.test:6380/0",
+            None,
+            false,
+        ),
+        (
+            "redis+unix:run/redis.sock",
+            "redis+unix:/etc/gatepost/run/redis.sock",
+            None,
+            false,
+        ),
+    ] {
+        let text = format!("state = \"{written}\"\nstate_password_file = \"secret\"\n{MINIMAL}");
+        let config = Config::parse(&text, Path::new("/etc/gatepost/gatepost.toml")).expect(written);
+        let state = config.state.as_ref().expect(written);
+        assert_eq!(state.to_string(), shown);
+        assert_eq!(state.user.as_deref(), user, "{written}");
+        assert_eq!(state.password_file.as_deref(), Some(Path::new("/etc/gatepost/secret")));
+        let warnings = config.warnings();
+        assert_eq!(
+            warnings.iter().any(|warning| warning.contains("in the clear")),
+            warned,
+            "{warnings:?}"
+        );
+    }
 }

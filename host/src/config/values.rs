@@ -15,7 +15,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Problem, Value, nearest};
-use super::{AuthOffer, Endpoint, Grant, Instances, ListenerTls, LogFormat, NextHop, OnFailure, TlsMode, TlsVersion};
+use super::{
+    AuthOffer, Endpoint, Grant, Instances, ListenerTls, LogFormat, NextHop, OnFailure, StateServer, TlsMode, TlsVersion,
+};
 
 /// A domain as it is compared: lower case, A-labels, no trailing dot (RFC 5890 §2.3.2.1); else why it is none.
 pub fn normalise_domain(text: &str) -> Result<String, String> {
@@ -168,6 +170,73 @@ impl fmt::Display for NextHop {
             }
             NextHop::Maildir(path) => write!(f, "maildir:{}", path.display()),
             NextHop::Discard => f.write_str("discard:"),
+        }
+    }
+}
+
+/// The port that Redis and Valkey have unless it is said.
+const REDIS_PORT: u16 = 6379;
+
+impl Value for StateServer {
+    fn read(value: &Spanned<DeValue<'_>>, document: &Document<'_>) -> Result<StateServer, Problem> {
+        let text = text(value, "a state server such as \"redis://127.0.0.1:6379\"")?;
+        let server = |endpoint, user: Option<&str>, database| StateServer {
+            endpoint,
+            user: user.map(str::to_owned),
+            database,
+            password_file: None,
+        };
+        let (tls, rest) = match text.split_once(':') {
+            Some(("redis+unix", path)) if !path.is_empty() => {
+                return Ok(server(Endpoint::Unix(document.path(path)), None, 0));
+            }
+            Some(("redis", rest)) if rest.starts_with("//") => (false, &rest[2..]),
+            Some(("rediss", rest)) if rest.starts_with("//") => (true, &rest[2..]),
+            // Not shown again: what stands there may be a password.
+            _ => {
+                return Err(
+                    "is no state server: write \"redis://host:6379\", \"rediss://host:6379\" or \"redis+unix:PATH\""
+                        .into(),
+                );
+            }
+        };
+        let (user, rest) = rest
+            .rsplit_once('@')
+            .map_or((None, rest), |(user, rest)| (Some(user), rest));
+        if user.is_some_and(|user| user.contains(':')) {
+            return Err(
+                "a password does not stand here: put it into a file, and name that in \"state_password_file\"".into(),
+            );
+        }
+        let (host, database) = rest
+            .split_once('/')
+            .map_or((rest, ""), |(host, database)| (host, database));
+        let database = match database {
+            "" => 0,
+            number => number
+                .parse()
+                .map_err(|_| format!("{number:?} is no number of a database, such as 0"))?,
+        };
+        let (host, port) = parse_host(host, Some(REDIS_PORT))?;
+        let endpoint = match tls {
+            true => Endpoint::Tls { host, port },
+            false => Endpoint::Tcp { host, port },
+        };
+        Ok(server(endpoint, user.filter(|user| !user.is_empty()), database))
+    }
+}
+
+/// As logs show it, without the user.
+impl fmt::Display for StateServer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, host, port) = match &self.endpoint {
+            Endpoint::Tcp { host, port } => ("redis", host, port),
+            Endpoint::Tls { host, port } => ("rediss", host, port),
+            Endpoint::Unix(path) => return write!(f, "redis+unix:{}", path.display()),
+        };
+        match host.contains(':') {
+            true => write!(f, "{scheme}://[{host}]:{port}/{}", self.database),
+            false => write!(f, "{scheme}://{host}:{port}/{}", self.database),
         }
     }
 }

@@ -9,6 +9,7 @@ wasmtime::component::bindgen!({
     imports: {
         "gatepost:policy/types.[method]session.reverse-name": async | trappable,
         "gatepost:policy/login.[method]attempt.verify": async | trappable,
+        "gatepost:policy/state": async | trappable,
         "gatepost:policy/dns": async | trappable,
         "gatepost:policy/authentication": async | trappable,
         "gatepost:policy/endpoint": async | trappable,

@@ -740,9 +740,9 @@ fn buckets(given: &[wit::state::Bucket]) -> Vec<Bucket<'_>> {
 }
 
 impl wit::state::Host for Guest {
-    fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, wit::state::StateError>> {
+    async fn get(&mut self, key: String) -> wasmtime::Result<Result<Option<Vec<u8>>, wit::state::StateError>> {
         let now_ms = self.now_ms()?;
-        let value = self.namespace()?.get(&key, now_ms);
+        let value = self.namespace()?.get(&key, now_ms).await;
         let told = match &value {
             Ok(Some(value)) => Told::Amount(value.len()),
             _ => Told::Nothing,
@@ -751,7 +751,7 @@ impl wit::state::Host for Guest {
         Ok(value.map_err(Into::into))
     }
 
-    fn set(
+    async fn set(
         &mut self,
         key: String,
         value: Vec<u8>,
@@ -759,27 +759,27 @@ impl wit::state::Host for Guest {
     ) -> wasmtime::Result<Result<(), wit::state::StateError>> {
         self.charge(value.len())?;
         let now_ms = self.now_ms()?;
-        let done = self.namespace()?.set(&key, &value, ttl_seconds, now_ms);
+        let done = self.namespace()?.set(&key, &value, ttl_seconds, now_ms).await;
         self.call()?
             .saw_about("state.set", Some(&key), Told::Flag(done.is_ok()));
         Ok(done.map_err(Into::into))
     }
 
-    fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), wit::state::StateError>> {
-        let done = self.namespace()?.delete(&key);
+    async fn delete(&mut self, key: String) -> wasmtime::Result<Result<(), wit::state::StateError>> {
+        let done = self.namespace()?.delete(&key).await;
         self.call()?
             .saw_about("state.delete", Some(&key), Told::Flag(done.is_ok()));
         Ok(done.map_err(Into::into))
     }
 
-    fn increment(
+    async fn increment(
         &mut self,
         key: String,
         by: i64,
         ttl_seconds: Option<u32>,
     ) -> wasmtime::Result<Result<i64, wit::state::StateError>> {
         let now_ms = self.now_ms()?;
-        let now = self.namespace()?.increment(&key, by, ttl_seconds, now_ms);
+        let now = self.namespace()?.increment(&key, by, ttl_seconds, now_ms).await;
         let told = now
             .as_ref()
             .map_or(Told::Nothing, |now| Told::Number(now.unsigned_abs()));
@@ -787,12 +787,12 @@ impl wit::state::Host for Guest {
         Ok(now.map_err(Into::into))
     }
 
-    fn take_all(
+    async fn take_all(
         &mut self,
         given: Vec<wit::state::Bucket>,
     ) -> wasmtime::Result<Result<wit::state::Taken, wit::state::StateError>> {
         let now_ms = self.now_ms()?;
-        let taken = self.namespace()?.take_all(&buckets(&given), now_ms);
+        let taken = self.namespace()?.take_all(&buckets(&given), now_ms).await;
         let about = match &taken {
             Ok(Taken::Refused { index, .. }) => given.get(*index as usize),
             _ => given.first(),
@@ -807,9 +807,9 @@ impl wit::state::Host for Guest {
         })
     }
 
-    fn refund(&mut self, given: Vec<wit::state::Bucket>) -> wasmtime::Result<Result<(), wit::state::StateError>> {
+    async fn refund(&mut self, given: Vec<wit::state::Bucket>) -> wasmtime::Result<Result<(), wit::state::StateError>> {
         let now_ms = self.now_ms()?;
-        let done = self.namespace()?.refund(&buckets(&given), now_ms);
+        let done = self.namespace()?.refund(&buckets(&given), now_ms).await;
         self.call()?.saw_about("state.refund", None, Told::Flag(done.is_ok()));
         Ok(done.map_err(Into::into))
     }

@@ -21,7 +21,7 @@ use super::imports::{Call, Services};
 use super::instance::HookCall;
 use super::plugin::Plugin;
 use super::services::counters::Counters;
-use super::services::state::State;
+use super::services::state::{Embedded, State};
 use crate::message::Id;
 
 /// Calls of one shadow at a time. Each holds an instance, and what its call sees: a message of some 256 KiB in memory at most.
@@ -30,7 +30,7 @@ pub const RUNNING_MAX: usize = 8;
 /// A version that runs beside the one in force, for as long as it does.
 pub struct Shadow {
     pub plugin: Arc<Plugin>,
-    state: State,
+    state: Embedded,
     counters: Arc<Counters>,
     places: Arc<Semaphore>,
     same: AtomicU64,
@@ -50,7 +50,7 @@ impl Shadow {
     pub fn new(plugin: Plugin) -> Shadow {
         Shadow {
             plugin: Arc::new(plugin),
-            state: State::in_memory(),
+            state: Embedded::in_memory(),
             counters: Arc::default(),
             places: Arc::new(Semaphore::new(RUNNING_MAX)),
             same: AtomicU64::new(0),
@@ -85,7 +85,7 @@ impl Beside {
         let services = Services {
             relay_domains: services.relay_domains.clone(),
             users: services.users.clone(),
-            state: shadow.state.clone(),
+            state: State::Embedded(shadow.state.clone()),
             dns: services.dns.clone(),
             authenticator: services.authenticator.clone(),
             counters: shadow.counters.clone(),

@@ -495,6 +495,15 @@ impl Supervisor<'_> {
         if read.config.state_dir != current.state_dir {
             return Err(kept("state_dir"));
         }
+        let server = |config: &Config| {
+            config
+                .state
+                .as_ref()
+                .map(|state| (state.to_string(), state.user.clone()))
+        };
+        if server(&read.config) != server(current) {
+            return Err(kept("state"));
+        }
         if read.config.user != current.user {
             return Err(kept("user"));
         }

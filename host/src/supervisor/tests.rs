@@ -437,6 +437,14 @@ fn a_reload_keeps_what_stays_and_a_bad_one_changes_nothing() {
         relay.ask("reload"),
         "Err(\"state_dir cannot change while the relay runs: restart it\")"
     );
+    relay.write(
+        "gatepost.toml",
+        &format!("state = \"redis://127.0.0.1\"\n{}", configuration(&["b"])),
+    );
+    assert_eq!(
+        relay.ask("reload"),
+        "Err(\"state cannot change while the relay runs: restart it\")"
+    );
 }
 
 #[test]

@@ -54,6 +54,8 @@ pub struct Secrets {
     /// The password of each route's `password_file`, by that path.
     pub passwords: HashMap<PathBuf, Zeroizing<String>>,
     pub admin_token: Option<Zeroizing<String>>,
+    /// The state server's.
+    pub state_password: Option<Zeroizing<String>>,
 }
 
 /// The users file, not parsed.
@@ -90,7 +92,14 @@ pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
     if let Some(token) = &config.admin.token_file {
         add(token, SECRET_BYTES_MAX);
     }
+    if let Some(password) = state_password(config) {
+        add(password, SECRET_BYTES_MAX);
+    }
     files
+}
+
+fn state_password(config: &Config) -> Option<&Path> {
+    config.state.as_ref()?.password_file.as_deref()
 }
 
 fn routes(config: &Config) -> impl Iterator<Item = &crate::config::Route> {
@@ -205,6 +214,9 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     }
     if let Some(path) = &config.admin.token_file {
         secrets.admin_token = Some(files.line(path)?);
+    }
+    if let Some(path) = state_password(&config) {
+        secrets.state_password = Some(files.line(path)?);
     }
     let plugin = |plugin: &config::Plugin| {
         let bytes = components.remove(&plugin.name);

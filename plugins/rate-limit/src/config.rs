@@ -23,6 +23,18 @@ pub struct Config {
     pub ipv4_prefix: u8,
     /// How many leading bits of an IPv6 address are its network.
     pub ipv6_prefix: u8,
+    pub when_state_is_gone: WhenStateIsGone,
+}
+
+/// What becomes of a command whose limits cannot be looked at.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenStateIsGone {
+    /// It passes: no limit holds.
+    #[default]
+    Allow,
+    /// The client is to try again later.
+    Defer,
 }
 
 impl Default for Config {
@@ -31,6 +43,7 @@ impl Default for Config {
             limits: Vec::new(),
             ipv4_prefix: 24,
             ipv6_prefix: 64,
+            when_state_is_gone: WhenStateIsGone::default(),
         }
     }
 }

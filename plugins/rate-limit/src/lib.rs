@@ -7,18 +7,22 @@
 //!
 //! Never: refuses for good, or decides about relaying. With no limits of messages and recipients it takes leave of a session at once.
 //!
-//! Fails open: if the state store cannot be reached, mail passes, and the log says so.
+//! Without the state store it does what `when_state_is_gone` says: mail passes, or is deferred. The log says so once a session.
 
 mod config;
 mod network;
 
-use config::{Config, Count, Limit, Per};
+use config::{Config, Count, Limit, Per, WhenStateIsGone};
+use gatepost_sdk::notes::{self, Scope};
 use gatepost_sdk::prelude::*;
-use gatepost_sdk::state::{self, Bucket, Taken};
+use gatepost_sdk::state::{self, Bucket, StateError, Taken};
 use network::Prefixes;
 
 /// Bytes of an identity, address or domain in a bucket's key; what is longer is cut. The host takes keys of 512 bytes.
 const MOST_SUBJECT_BYTES: usize = 400;
+
+/// The session's log has the line about the state store.
+const NOTE_STATE_GONE: &str = "state-gone";
 
 /// Room for a subject when its key is made, so that it need not grow.
 const USUAL_SUBJECT_BYTES: usize = 40;
@@ -29,6 +33,7 @@ pub struct RateLimit {
     messages: Vec<Limit>,
     recipients: Vec<Limit>,
     prefixes: Prefixes,
+    when_state_is_gone: WhenStateIsGone,
 }
 
 /// What a command says about whom to count.
@@ -43,6 +48,7 @@ impl Policy for RateLimit {
     type Config = Config;
 
     fn new(config: Config) -> Result<Self, String> {
+        let when_state_is_gone = config.when_state_is_gone;
         let (limits, prefixes) = config::check(config)?;
         let of = |count| limits.iter().filter(|limit| limit.count == count).cloned().collect();
         Ok(Self {
@@ -50,6 +56,7 @@ impl Policy for RateLimit {
             messages: of(Count::Messages),
             recipients: of(Count::Recipients),
             prefixes,
+            when_state_is_gone,
         })
     }
 }
@@ -91,11 +98,36 @@ impl RateLimit {
             Ok(Taken::Refused((place, wait_ms))) => draw(limits(), &facts, self.prefixes)
                 .nth(place as usize)
                 .map_or_else(Answer::pass, |(limit, bucket)| limit.refusal(&bucket, wait_ms)),
-            Err(error) => {
-                gatepost_sdk::log::error(&format!("limits are not held: the state store failed: {error:?}"));
-                Answer::pass()
-            }
+            Err(error) => self.without_state(kinds, &error),
         }
+    }
+
+    /// The answer where limits of these kinds cannot be looked at.
+    #[cold]
+    fn without_state(&self, kinds: &[&[Limit]], error: &StateError) -> Answer {
+        let (held, count) = match self.when_state_is_gone {
+            WhenStateIsGone::Allow => ("not held", "limits_not_held"),
+            WhenStateIsGone::Defer => ("not known, and mail waits", "deferred_without_state"),
+        };
+        gatepost_sdk::metrics::count(count, 1);
+        if notes::get(Scope::Session, "", NOTE_STATE_GONE).is_none() {
+            gatepost_sdk::log::error(&format!("limits are {held}: the state store failed: {error:?}"));
+            notes::set(Scope::Session, NOTE_STATE_GONE, Some(b"1"));
+        }
+        if self.when_state_is_gone == WhenStateIsGone::Allow {
+            return Answer::pass();
+        }
+        let text = "Limits cannot be looked at now: try again later";
+        let of_connections = |limit: &Limit| limit.count == Count::Connections;
+        let answer = match kinds.iter().copied().flatten().next().is_some_and(of_connections) {
+            true => Answer::disconnect(421, "4.3.0", text),
+            false => Answer::defer(451, "4.3.0", text),
+        };
+        answer.because(
+            "state-unavailable",
+            format!("the state store failed: {error:?}"),
+            "wait; the administrator looks after the state server, or sets `when_state_is_gone` to \"allow\"",
+        )
     }
 }
 

@@ -131,11 +131,37 @@ fn a_connection_too_many_is_closed() {
 }
 
 #[test]
-fn without_the_store_mail_passes_and_the_log_says_so() {
+fn without_the_store_mail_passes_and_the_log_says_so_once_a_session() {
     let mut script = script(MESSAGES);
-    script.state_fails("gone").sender("me@example.org");
-    assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
+    script.state_fails("gone");
+    for _ in 0..2 {
+        script.sender("me@example.org");
+        assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
+    }
     assert!(matches!(&script.take_log()[..], [(Level::Error, line)] if line.starts_with("limits are not held")));
+    assert_eq!(script.counter("limits_not_held"), 2);
+    script.state_fails("").sender("me@example.org");
+    for _ in 0..5 {
+        assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
+        script.sender("me@example.org");
+    }
+    assert!(detail(&script.on_rcpt("bob@ours.test")).starts_with("messages per address"));
+}
+
+#[test]
+fn without_the_store_mail_can_wait() {
+    let mut script = script(
+        r#"{"when_state_is_gone":"defer","limits":[{"count":"connections","per":"address","rate":1,"per_seconds":1},
+            {"count":"messages","per":"address","rate":1,"per_seconds":1}]}"#,
+    );
+    script.state_fails("gone").sender("me@example.org");
+    let text = "Limits cannot be looked at now: try again later";
+    let answer = script.on_rcpt("bob@ours.test");
+    assert_eq!(answer.decision, Answer::defer(451, "4.3.0", text).decision);
+    assert_eq!(answer.why.map(|why| why.reason), Some("state-unavailable".to_owned()));
+    let answer = script.reconnect().on_connect();
+    assert_eq!(answer.decision, Answer::disconnect(421, "4.3.0", text).decision);
+    assert_eq!(script.counter("deferred_without_state"), 2);
 }
 
 #[test]

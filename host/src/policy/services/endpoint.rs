@@ -87,7 +87,7 @@ pub struct Connection {
     _permit: OwnedSemaphorePermit,
 }
 
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
@@ -125,24 +125,10 @@ impl Endpoints {
         let named = self.named.get(name).ok_or(EndpointError::Unknown)?;
         let permit = Arc::clone(&named.connections).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed: it lives as long as the endpoints");
-        let stream: Box<dyn Stream> = match &named.endpoint {
-            _ if self.scratch == Some(true) => Box::new(tokio::io::empty()),
-            _ if self.scratch == Some(false) => return Err(EndpointError::Unreachable("this is a probe".into())),
-            Endpoint::Tcp { host, port } => Box::new(tcp(host, *port).await?),
-            Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(unreachable)?),
-            Endpoint::Tls { host, port } => {
-                let tls = self.tls.clone().map_or_else(system_tls, Ok)?;
-                let server = ServerName::try_from(host.clone());
-                let server =
-                    server.map_err(|_| EndpointError::Unreachable(format!("{host} is no name of a server")))?;
-                let stream = tcp(host, *port).await?;
-                Box::new(
-                    TlsConnector::from(tls)
-                        .connect(server, stream)
-                        .await
-                        .map_err(unreachable)?,
-                )
-            }
+        let stream: Box<dyn Stream> = match self.scratch {
+            Some(true) => Box::new(tokio::io::empty()),
+            Some(false) => return Err(EndpointError::Unreachable("this is a probe".into())),
+            None => open(&named.endpoint, self.tls.clone()).await?,
         };
         Ok(Connection {
             stream,
@@ -209,6 +195,29 @@ impl Connection {
         self.stream.write_all(bytes).await.map_err(unreachable)?;
         self.stream.flush().await.map_err(unreachable)
     }
+}
+
+/// Connects. A TLS endpoint is verified as `tls` says, else as the system verifies servers.
+pub(super) async fn open(
+    endpoint: &Endpoint,
+    tls: Option<Arc<rustls::ClientConfig>>,
+) -> Result<Box<dyn Stream>, EndpointError> {
+    Ok(match endpoint {
+        Endpoint::Tcp { host, port } => Box::new(tcp(host, *port).await?),
+        Endpoint::Unix(path) => Box::new(UnixStream::connect(path).await.map_err(unreachable)?),
+        Endpoint::Tls { host, port } => {
+            let tls = tls.map_or_else(system_tls, Ok)?;
+            let server = ServerName::try_from(host.clone());
+            let server = server.map_err(|_| EndpointError::Unreachable(format!("{host} is no name of a server")))?;
+            let stream = tcp(host, *port).await?;
+            Box::new(
+                TlsConnector::from(tls)
+                    .connect(server, stream)
+                    .await
+                    .map_err(unreachable)?,
+            )
+        }
+    })
 }
 
 /// Tries the host's addresses in turn.

@@ -94,7 +94,7 @@ pub async fn start(
     let own = state.namespace(&name);
     for (key, value) in &settings.state {
         let set = own.set(key, value.as_bytes(), None, START.as_millis() as u64);
-        set.map_err(|error| format!("state.{key}: {error}"))?;
+        set.await.map_err(|error| format!("state.{key}: {error}"))?;
     }
     let recorder = Arc::new(Recorder::default());
     let services = Services {

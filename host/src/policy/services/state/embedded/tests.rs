@@ -5,7 +5,7 @@ use super::*;
 const NOW: u64 = 1_800_000_000_000;
 
 fn store() -> Namespace {
-    State::in_memory().namespace("p")
+    Embedded::in_memory().namespace("p")
 }
 
 fn bucket(key: &str, cost: u32) -> Bucket<'_> {
@@ -61,7 +61,7 @@ fn counters_count_and_expire_from_their_creation() {
 
 #[test]
 fn plugins_do_not_see_each_other() {
-    let state = State::in_memory();
+    let state = Embedded::in_memory();
     let (one, two) = (state.namespace("one"), state.namespace("two"));
     one.set("k", b"1", None, NOW).expect("room");
     one.take_all(&[bucket("b", 3)], NOW).expect("room");
@@ -152,7 +152,7 @@ fn many_threads_never_take_more_than_there_is() {
 
 #[test]
 fn everything_is_bounded() {
-    let state = State::in_memory();
+    let state = Embedded::in_memory();
     let store = state.namespace("p");
     let key = "k".repeat(KEY_BYTES_MAX + 1);
     assert_eq!(store.get(&key, NOW), Err(StateError::TooLarge));
@@ -170,7 +170,7 @@ fn everything_is_bounded() {
     );
     assert_eq!(state.bytes(), 0);
 
-    let full = Err(StateError::Unavailable(FULL));
+    let full = Err(unavailable(FULL));
     let value = [0; VALUE_BYTES_MAX];
     let fitting = (0..)
         .take_while(|number| store.set(&format!("k{number}"), &value, Some(10), NOW).is_ok())
@@ -208,7 +208,7 @@ fn everything_is_bounded() {
 
 #[test]
 fn what_is_removed_is_not_counted_any_more() {
-    let state = State::in_memory();
+    let state = Embedded::in_memory();
     let store = state.namespace("p");
     for number in 0..500 {
         let key = format!("k{number}");
@@ -240,7 +240,7 @@ fn folder() -> tempfile::TempDir {
 #[test]
 fn a_snapshot_brings_everything_back() {
     let folder = folder();
-    let state = State::open(folder.path(), NOW).expect("an empty folder");
+    let state = Embedded::open(folder.path(), NOW).expect("an empty folder");
     assert!(!state.save().expect("nothing to write"));
     let store = state.namespace("p");
     store.set("v", b"\0\xff", None, NOW).expect("room");
@@ -255,7 +255,7 @@ fn a_snapshot_brings_everything_back() {
     assert!(!state.save().expect("nothing to write"));
     store.set("lost", b"after the snapshot", None, NOW).expect("room");
 
-    let again = State::open(folder.path(), NOW + 2000).expect("a good snapshot");
+    let again = Embedded::open(folder.path(), NOW + 2000).expect("a good snapshot");
     assert_eq!(again.set_aside(), None);
     let store = again.namespace("p");
     assert_eq!(store.get("v", NOW), Ok(Some(b"\0\xff".to_vec())));
@@ -281,7 +281,7 @@ fn a_snapshot_brings_everything_back() {
 #[test]
 fn a_snapshot_that_cannot_be_understood_is_set_aside() {
     let source = folder();
-    let state = State::open(source.path(), NOW).expect("an empty folder");
+    let state = Embedded::open(source.path(), NOW).expect("an empty folder");
     for number in 0..20 {
         state
             .namespace("p")
@@ -307,14 +307,14 @@ fn a_snapshot_that_cannot_be_understood_is_set_aside() {
     for (number, bytes) in cases.iter().enumerate() {
         let folder = folder();
         std::fs::write(folder.path().join("state"), bytes).expect("a writable folder");
-        let state = State::open(folder.path(), NOW).expect("opened without it");
+        let state = Embedded::open(folder.path(), NOW).expect("opened without it");
         let aside = state.set_aside().unwrap_or_else(|| panic!("case {number} was taken"));
         assert_eq!(&std::fs::read(aside).expect("kept"), bytes);
         assert_eq!(state.bytes(), 0);
         state.namespace("p").set("k", b"v", None, NOW).expect("room");
         assert!(state.save().expect("a writable folder"));
         assert_eq!(
-            State::open(folder.path(), NOW).expect("a good snapshot").set_aside(),
+            Embedded::open(folder.path(), NOW).expect("a good snapshot").set_aside(),
             None
         );
     }
@@ -342,7 +342,7 @@ fn records_that_lie_are_refused() {
 #[test]
 fn an_unwritable_folder_is_an_error_and_is_tried_again() {
     let folder = folder();
-    let state = State::open(folder.path(), NOW).expect("an empty folder");
+    let state = Embedded::open(folder.path(), NOW).expect("an empty folder");
     state.namespace("p").set("k", b"v", None, NOW).expect("room");
     std::fs::create_dir(folder.path().join("state.new")).expect("a writable folder");
     assert!(state.save().is_err());
@@ -353,7 +353,7 @@ fn an_unwritable_folder_is_an_error_and_is_tried_again() {
 #[tokio::test(start_paused = true)]
 async fn the_background_saves_at_the_end() {
     let folder = folder();
-    let state = State::open(folder.path(), NOW).expect("an empty folder");
+    let state = Embedded::open(folder.path(), NOW).expect("an empty folder");
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let runner = tokio::spawn({
         let state = state.clone();
@@ -368,6 +368,6 @@ async fn the_background_saves_at_the_end() {
     state.namespace("p").set("k", b"v", None, u64::MAX / 2).expect("room");
     stop.send(()).expect("it listens");
     runner.await.expect("no panic");
-    let again = State::open(folder.path(), NOW).expect("a good snapshot");
+    let again = Embedded::open(folder.path(), NOW).expect("a good snapshot");
     assert_eq!(again.namespace("p").get("k", NOW), Ok(Some(b"v".to_vec())));
 }

@@ -2,7 +2,7 @@
 //!
 //! Knows nothing of keys, locks or clocks, and cannot fail.
 
-use super::Bucket;
+use super::super::Bucket;
 
 /// Tokens are counted in billionths.
 const NANO: u64 = 1_000_000_000;
