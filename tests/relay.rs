@@ -315,24 +315,32 @@ fn an_identity_is_held_to_its_networks_hours_recipients_and_tls() {
 #[test]
 fn a_trusted_network_relays_under_its_own_name_and_not_for_its_web_server() {
     let denied = |reason: &str| format!("550 5.7.1 <u@remote.test>: Relay access denied ({reason}) [");
-    let reverse = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns.inside.test.\n1.0.0 PTR web1.inside.test.\n";
-    let inside = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\nweb1 A 127.0.0.1\n";
-    let Some(nsd) = Nsd::start(&[("127.in-addr.arpa", reverse), ("inside.test", inside)]) else {
+    let reverse = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns.inside.test.\n7 PTR web1.inside.test.\n";
+    let inside = "$TTL 60\n@ SOA ns hostmaster 1 60 60 60 60\n@ NS ns\nns A 127.0.0.1\nweb1 A 192.0.2.7\n";
+    let Some(nsd) = Nsd::start(&[("2.0.192.in-addr.arpa", reverse), ("inside.test", inside)]) else {
         return;
     };
     let relay = |dns: std::net::SocketAddr, names: &str| {
         Setup::new()
-            .top("trusted_networks = [\"127.0.0.0/8\"]")
+            .top("trusted_networks = [\"192.0.2.0/24\"]")
             .top(&format!("[dns]\nservers = [\"{dns}\"]\ntimeout = \"1s\"\nattempts = 1"))
+            .listener("mx", "tls = \"none\"\nproxy_from = [\"127.0.0.1/32\"]")
             .auth_relay(&format!(
                 "allow_trusted_networks = true\ntrusted_names = [\"{names}\"]\n\
-                 [plugin.config.networks.\"127.0.0.0/24\"]\nrecipient_domains = [\"remote.test\"]"
+                 [plugin.config.networks.\"192.0.2.0/28\"]\nrecipient_domains = [\"remote.test\"]"
             ))
             .start()
     };
+    // The resolver knows the names of loopback by itself.
+    let from_web1 = |relay: &Relay| {
+        let mut client = Client::connect(relay.address("mx"));
+        client.raw("PROXY TCP4 192.0.2.7 192.0.2.200 1025 25\r\n");
+        client.expect("220");
+        client.ehlo();
+        client
+    };
     let trusting = relay(nsd.address(), ".inside.test");
-    let mut client = trusting.connect("mx");
-    client.ehlo();
+    let mut client = from_web1(&trusting);
     rcpt(&mut client, "app@inside.test", "u@remote.test", "250 2.1.5");
     rcpt(
         &mut client,
@@ -345,19 +353,17 @@ fn a_trusted_network_relays_under_its_own_name_and_not_for_its_web_server() {
     rcpt(&mut client, web, "u@ours.test", "250 2.1.5");
 
     let expecting = relay(nsd.address(), "mail.inside.test");
-    let mut client = expecting.connect("mx");
-    client.ehlo();
+    let mut client = from_web1(&expecting);
     rcpt(
         &mut client,
         "app@inside.test",
         "u@remote.test",
         &denied("reverse-name-not-trusted"),
     );
-    expecting.logged(&["refused", "127.0.0.1 is web1.inside.test"]);
+    expecting.logged(&["refused", "192.0.2.7 is web1.inside.test"]);
 
     let without_dns = relay(free_address(), ".inside.test");
-    let mut client = without_dns.connect("mx");
-    client.ehlo();
+    let mut client = from_web1(&without_dns);
     rcpt(
         &mut client,
         "app@inside.test",

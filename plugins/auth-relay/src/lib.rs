@@ -110,7 +110,7 @@ impl AuthRelay {
     fn forms<'a>(&self, sender: &'a str) -> [Option<Address<'a>>; 2] {
         let address = split_address(sender);
         let place = self.0.tag_separator.and_then(|separator| address.local.find(separator));
-        let untagged = place.filter(|place| *place > 0).map(|place| Address {
+        let untagged = place.map(|place| Address {
             local: address.local[..place].to_owned().into(),
             domain: address.domain.clone(),
         });
