@@ -131,8 +131,7 @@ impl Rbl {
             self.ask_about_name(&mut questions, Which::Sender, About::SenderDomain, &domain);
         }
         let mut findings = dns_lists::ask(questions);
-        let known = client.as_ref().map_or(0, |client| client.score);
-        if dns_lists::against(&findings).saturating_add(known) >= self.settings.threshold {
+        if self.is_near(&findings, client.as_ref()) {
             findings = dns_lists::without_broken(findings);
         }
         let (of_sender, of_client): (Vec<Finding<'_>>, _) = findings
@@ -154,6 +153,17 @@ impl Rbl {
         });
         let sender = sender.unwrap_or_else(|| note(Scope::Transaction, Verdict::of(of_sender)));
         (client, sender)
+    }
+
+    /// Whether what was found can bring about a refusal, now or, if good words for the client are not true, of a later sender: then it is to be looked
+    /// at closely. `client` is what was known before.
+    fn is_near(&self, findings: &[Finding<'_>], client: Option<&Verdict>) -> bool {
+        let has_good_words = findings
+            .iter()
+            .any(|finding| finding.about != About::SenderDomain && finding.weight < 0);
+        let later = if has_good_words { *self.sender_range.end() } else { 0 };
+        let known = client.map_or(0, |client| client.score);
+        dns_lists::against(findings).saturating_add(known).saturating_add(later) >= self.settings.threshold
     }
 
     fn ask_about_client<'a>(&'a self, questions: &mut Vec<Question<'a>>, session: &Session, peer: &Peer) {

@@ -366,6 +366,22 @@ fn a_list_that_lists_everything_is_ignored() {
     assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
     assert_eq!(script.counter("list_broken"), 1);
 
+    // Nor does it hide a sender that comes later.
+    let config = r#"{"threshold":3,"lists":[{"zone":"wl.example","weight":-8}],"domain_lists":[{"zone":"rhsbl.example","weight":3,"names":["sender"]}]}"#;
+    for (broken, refused) in [(true, true), (false, false)] {
+        let mut script = Script::<Rbl>::new(config).expect("valid");
+        script.peer(CLIENT).sender("me@elsewhere.test");
+        script.listed("wl.example", CLIENT, &["127.0.0.2"]);
+        script.listed("rhsbl.example", "spam.test", &["127.0.0.2"]);
+        if broken {
+            script.listed("wl.example", "127.0.0.1", &["127.0.0.2"]);
+        }
+        script.on_rcpt("bob@ours.test");
+        let is_refused =
+            !script.has_left() && refusal(&script.sender("me@spam.test").on_rcpt("bob@ours.test")).is_some();
+        assert_eq!(is_refused, refused, "{broken}");
+    }
+
     // What refuses our resolver lists nothing, and one whose test does not come back is believed.
     let mut script = super::tests::script(CONFIG, ["127.0.0.2", "", ""]);
     script.listed("bl.example", "127.0.0.1", &["127.255.255.254"]);
