@@ -222,7 +222,7 @@ const fn case(way: &'static str, at: usize, cause: &'static str, named: &'static
     Case { way, at, cause, named }
 }
 
-const WAYS: [Case; 20] = [
+const WAYS: [Case; 21] = [
     case("trap", RCPT, "trap", "unreachable"),
     case("trap", REALLOC_IN_A_HOOK, "trap", "unreachable"),
     case("loop", RCPT, "cpu", "cpu_ms"),
@@ -243,6 +243,7 @@ const WAYS: [Case; 20] = [
     case("discriminant", RCPT, "trap", "discriminant"),
     case("answer-outside", RCPT, "trap", "out of bounds"),
     case("text-outside", RCPT, "trap", "out of bounds"),
+    case("decline", RCPT, "trap", "hooks are declined in configure"),
 ];
 
 /// Resident bytes of the worker.
@@ -360,6 +361,7 @@ fn what_may_not_load_is_refused_and_what_is_in_force_stays() {
         ("recursion", REALLOC, "call stack exhausted"),
         ("call-too-early", CONFIGURE, "there is no session outside of a hook"),
         ("call-too-early", START, "there is no session outside of a hook"),
+        ("decline", CONFIGURE, "is no hook"),
         (
             "not-granted",
             RCPT,

@@ -77,6 +77,7 @@ pub use hooks::{
     CommandResult, OnAuth, OnConnect, OnData, OnDelivery, OnDisconnect, OnEhlo, OnMail, OnMessage, OnQueued, OnRcpt,
     OnResult, OnRoute, Verdict,
 };
+pub use interface::hooks::decline;
 pub use interface::{
     authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, state, types,
 };

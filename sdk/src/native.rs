@@ -55,6 +55,9 @@ pub mod types {
                     .map_or(0, |envelope| envelope.recipients.len() as u32)
             })
         }
+        pub fn message_size(&self) -> Option<u64> {
+            with(|world| world.content.as_ref().map(|content| content.bytes.len() as u64))
+        }
         pub fn is_our_domain(&self, domain: &str) -> bool {
             with(|world| world.is_our_domain(domain))
         }
@@ -141,6 +144,12 @@ pub mod log {
 
     pub fn log(level: Level, message: &str) {
         super::with(|world| world.log(level, message));
+    }
+}
+
+pub mod hooks {
+    pub fn decline(hook: &str) {
+        crate::testing::world::decline(hook);
     }
 }
 
@@ -295,6 +304,7 @@ mod tests {
         same(Session::sender, types::Session::sender);
         same(Session::envelope, types::Session::envelope);
         same(Session::recipient_count, types::Session::recipient_count);
+        same(Session::message_size, types::Session::message_size);
         same_with_text(Session::is_our_domain, types::Session::is_our_domain);
         same(Session::earlier_answers, types::Session::earlier_answers);
 
@@ -319,6 +329,7 @@ mod tests {
         same(Attempt::verify, login::Attempt::verify);
 
         let _ = [generated::log::log, log::log];
+        let _ = [generated::hooks::decline, hooks::decline];
         let _ = [generated::clock::now, clock::now];
         let _ = [generated::random::get_u64, random::get_u64];
         let _ = [generated::metrics::count, metrics::count];

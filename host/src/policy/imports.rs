@@ -121,6 +121,8 @@ pub struct Guest {
     pub cpu_used_up: bool,
     pub host_calls_used_up: bool,
     pub call: Option<Box<Call>>,
+    /// A bit for each stage whose hook the guest does not want.
+    pub declined: u16,
     host_call_bytes_max: u64,
     host_call_bytes: u64,
     log_lines_max: u32,
@@ -147,6 +149,7 @@ impl Guest {
             cpu_used_up: false,
             host_calls_used_up: false,
             call: None,
+            declined: 0,
             host_call_bytes_max: settings.budget.host_call_bytes,
             host_call_bytes: 0,
             log_lines_max: settings.budget.log_lines,
@@ -491,6 +494,13 @@ impl wit::types::HostSession for Guest {
         Ok(u32::try_from(recipients).unwrap_or(u32::MAX))
     }
 
+    fn message_size(&mut self, _: Resource<Session>) -> wasmtime::Result<Option<u64>> {
+        let call = self.call()?;
+        let size = call.content.as_ref().map(|content| content.original().size());
+        call.saw("session.message-size", size.map_or(Told::Nothing, Told::Number));
+        Ok(size)
+    }
+
     fn is_our_domain(&mut self, _: Resource<Session>, domain: String) -> wasmtime::Result<bool> {
         let call = self.call()?;
         let ours = gatepost_smtp::address::canonical_domain(&domain)
@@ -640,6 +650,20 @@ impl wit::log::Host for Guest {
         // What was written before stands before.
         self.log_output(false);
         self.log_line(level, &message);
+        Ok(())
+    }
+}
+
+impl wit::hooks::Host for Guest {
+    fn decline(&mut self, hook: String) -> wasmtime::Result<()> {
+        if self.call.is_some() {
+            return Err(wasmtime::format_err!(
+                "hooks are declined in configure, and this is a hook"
+            ));
+        }
+        let stage = Stage::ALL.into_iter().find(|stage| stage.name() == hook);
+        let stage = stage.ok_or_else(|| wasmtime::format_err!("{:?} is no hook", super::answer::cut(&hook, 64)))?;
+        self.declined |= 1 << stage as u16;
         Ok(())
     }
 }

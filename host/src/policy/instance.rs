@@ -191,12 +191,13 @@ impl Pool {
         self.memory.held()
     }
 
-    /// Makes one instance and keeps it for the first call: the last test of a load.
-    pub async fn trial(&self) -> Result<(), Failure> {
+    /// Makes one instance and keeps it for the first call: the last test of a load. Returns a bit for each stage whose hook the guest declines.
+    pub async fn trial(&self) -> Result<u16, Failure> {
         let deadline = Instant::now() + self.settings.budget.wall;
         let instance = self.start(deadline).await?;
+        let declined = instance.store.data().declined;
         self.give_back(instance);
-        Ok(())
+        Ok(declined)
     }
 
     /// Calls one hook. The call comes back with what it read and wrote, whatever happened.

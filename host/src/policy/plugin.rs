@@ -156,13 +156,8 @@ impl Plugin {
             Endpoints::new(&settings.endpoints),
         );
         let digests = (version(&settings, &compiled.digest), compiled.digest);
-        let plugin = Plugin::with(settings.clone(), digests, stages, pool);
-        plugin
-            .pool
-            .trial()
-            .await
-            .map_err(|failure| error(failure.to_string()))?;
-        Ok(plugin)
+        let declined = pool.trial().await.map_err(|failure| error(failure.to_string()))?;
+        Ok(Plugin::with(settings.clone(), digests, stages & !declined, pool))
     }
 
     fn with(settings: Arc<config::Plugin>, digests: (Digest, Digest), stages: u16, pool: Pool) -> Plugin {
@@ -346,8 +341,8 @@ fn check_imports(component: &Component, engine: &Engine, settings: &config::Plug
 }
 
 fn is_offered(interface: &str) -> bool {
-    const FREE: [&str; 9] = [
-        "types", "messages", "login", "queue", "log", "clock", "random", "metrics", "notes",
+    const FREE: [&str; 10] = [
+        "types", "messages", "login", "queue", "log", "hooks", "clock", "random", "metrics", "notes",
     ];
     FREE.contains(&interface) || interface_grant(interface).is_some()
 }
@@ -383,6 +378,7 @@ fn link(engine: &Engine, needs_wasi: bool) -> wasmtime::Result<Linker<Guest>> {
     wit::login::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::queue::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::log::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::hooks::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::clock::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::random::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::metrics::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;

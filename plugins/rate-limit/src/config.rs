@@ -8,6 +8,7 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 
+use crate::brake::{Brake, BrakeConfig};
 use crate::network::Prefixes;
 
 /// Buckets in one round trip to the state store; the host's bound, and so the bound of limits that a command may meet.
@@ -24,6 +25,8 @@ pub struct Config {
     /// How many leading bits of an IPv6 address are its network.
     pub ipv6_prefix: u8,
     pub when_state_is_gone: WhenStateIsGone,
+    /// None: nobody is braked.
+    pub brake: Option<BrakeConfig>,
 }
 
 /// What becomes of a command whose limits cannot be looked at.
@@ -44,6 +47,7 @@ impl Default for Config {
             ipv4_prefix: 24,
             ipv6_prefix: 64,
             when_state_is_gone: WhenStateIsGone::default(),
+            brake: None,
         }
     }
 }
@@ -74,23 +78,59 @@ pub struct Override {
     pub burst: Option<u32>,
 }
 
-/// What is counted: connections at connect, the others at RCPT.
+/// What is counted.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Count {
+    /// At connect.
     Connections,
+    /// At RCPT, with the first recipient.
     Messages,
+    /// At RCPT.
     Recipients,
+    /// When the message is there.
+    Bytes,
+    /// AUTH that got a 535. Looked at when a client connects, and before its password is.
+    FailedLogins,
+    /// RCPT that got a 5xx, whoever said it. Looked at when a client connects, and at RCPT.
+    RejectedRecipients,
 }
 
 /// For whom it is counted.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, PartialOrd, Ord)]
 #[serde(rename_all = "kebab-case")]
 pub enum Per {
+    /// Who authenticated; for failed logins, the name that was tried.
     Identity,
     Address,
     Network,
     SenderDomain,
+    RecipientDomain,
+}
+
+impl Count {
+    /// Who is known when this is counted.
+    fn subjects(self) -> &'static [Per] {
+        use Per::{Address, Identity, Network, RecipientDomain, SenderDomain};
+        match self {
+            Self::Connections => &[Address, Network],
+            Self::FailedLogins => &[Identity, Address, Network],
+            Self::Messages | Self::Bytes => &[Identity, Address, Network, SenderDomain],
+            Self::Recipients | Self::RejectedRecipients => &[Identity, Address, Network, SenderDomain, RecipientDomain],
+        }
+    }
+
+    /// As replies name it.
+    pub fn words(self) -> &'static str {
+        match self {
+            Self::Connections => "connections",
+            Self::Messages => "messages",
+            Self::Recipients => "recipients",
+            Self::Bytes => "bytes",
+            Self::FailedLogins => "failed logins",
+            Self::RejectedRecipients => "rejected recipients",
+        }
+    }
 }
 
 /// A bucket's numbers.
@@ -123,9 +163,9 @@ impl Limit {
 impl fmt::Display for Count {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Connections => "connections",
-            Self::Messages => "messages",
-            Self::Recipients => "recipients",
+            Self::FailedLogins => "failed-logins",
+            Self::RejectedRecipients => "rejected-recipients",
+            _ => self.words(),
         })
     }
 }
@@ -137,15 +177,53 @@ impl fmt::Display for Per {
             Self::Address => "address",
             Self::Network => "network",
             Self::SenderDomain => "sender-domain",
+            Self::RecipientDomain => "recipient-domain",
         })
     }
 }
+
+impl Limit {
+    /// Whether a client that only connected can be told from others by it.
+    pub fn is_of_clients(&self) -> bool {
+        matches!(self.per, Per::Address | Per::Network)
+    }
+}
+
+/// A configuration that was checked.
+pub struct Checked {
+    pub limits: Vec<Limit>,
+    pub prefixes: Prefixes,
+    pub when_state_is_gone: WhenStateIsGone,
+    pub brake: Option<Brake>,
+}
+
+/// The limits that one command may meet, and what an error calls them.
+type Together = (&'static str, fn(&Limit) -> bool);
+
+const TOGETHER: [Together; 4] = [
+    (
+        "connections, and failed-logins and rejected-recipients per address and network",
+        |limit| match limit.count {
+            Count::Connections => true,
+            Count::FailedLogins | Count::RejectedRecipients => limit.is_of_clients(),
+            _ => false,
+        },
+    ),
+    ("failed-logins", |limit| limit.count == Count::FailedLogins),
+    ("messages, recipients and rejected-recipients together", |limit| {
+        matches!(
+            limit.count,
+            Count::Messages | Count::Recipients | Count::RejectedRecipients
+        )
+    }),
+    ("bytes", |limit| limit.count == Count::Bytes),
+];
 
 /// Checks what is written.
 ///
 /// # Errors
 /// The key, what is wrong with it, and what would be right.
-pub fn check(config: Config) -> Result<(Vec<Limit>, Prefixes), String> {
+pub fn check(config: Config) -> Result<Checked, String> {
     let prefixes = Prefixes::new(config.ipv4_prefix, config.ipv6_prefix)?;
     let mut limits: Vec<Limit> = Vec::with_capacity(config.limits.len());
     for (place, written) in config.limits.into_iter().enumerate() {
@@ -156,19 +234,22 @@ pub fn check(config: Config) -> Result<(Vec<Limit>, Prefixes), String> {
                 limit.count, limit.per, limit.rates.per_seconds
             ));
         }
-        // Messages and recipients are counted together.
-        let (kind, of_kind): (_, fn(Count) -> bool) = match limit.count {
-            Count::Connections => ("connections", |count| count == Count::Connections),
-            _ => ("messages and recipients together", |count| count != Count::Connections),
-        };
-        if limits.iter().filter(|other| of_kind(other.count)).count() == MOST_LIMITS_AT_ONCE {
-            return Err(format!(
-                "limits[{place}]: at most {MOST_LIMITS_AT_ONCE} limits of {kind}"
-            ));
-        }
         limits.push(limit);
+        for (which, is_one) in TOGETHER {
+            if limits.iter().filter(|limit| is_one(limit)).count() > MOST_LIMITS_AT_ONCE {
+                return Err(format!(
+                    "limits[{place}]: at most {MOST_LIMITS_AT_ONCE} limits of {which}"
+                ));
+            }
+        }
     }
-    Ok((limits, prefixes))
+    let brake = config.brake.map(Brake::new).transpose();
+    Ok(Checked {
+        limits,
+        prefixes,
+        when_state_is_gone: config.when_state_is_gone,
+        brake: brake.map_err(|error| format!("brake{error}"))?,
+    })
 }
 
 fn check_limit(written: LimitConfig, prefixes: Prefixes) -> Result<Limit, String> {
@@ -180,16 +261,15 @@ fn check_limit(written: LimitConfig, prefixes: Prefixes) -> Result<Limit, String
         burst,
         overrides,
     } = written;
-    if count == Count::Connections && matches!(per, Per::Identity | Per::SenderDomain) {
-        return Err(format!(
-            ".per: connections have no {per} yet: use `address` or `network`"
-        ));
+    if !count.subjects().contains(&per) {
+        let possible: Vec<String> = count.subjects().iter().map(|per| format!("`{per}`")).collect();
+        return Err(format!(".per: {count} have no {per}: use {}", possible.join(", ")));
     }
     let rates = check_rates(rate, per_seconds, burst)?;
     let overrides = overrides
         .into_iter()
         .map(|(subject, other)| {
-            let subject = canonical_subject(per, &subject, prefixes)
+            let subject = canonical_subject(count, per, &subject, prefixes)
                 .map_err(|error| format!(".overrides.\"{subject}\": {error}"))?;
             let rates = check_override(&other, rates).map_err(|error| format!(".overrides.\"{subject}\"{error}"))?;
             Ok((subject, rates))
@@ -246,10 +326,12 @@ fn check_override(other: &Override, base: Rates) -> Result<Option<Rates>, String
 }
 
 /// Puts an override's key as the hooks will ask for it.
-fn canonical_subject(per: Per, subject: &str, prefixes: Prefixes) -> Result<String, String> {
+fn canonical_subject(count: Count, per: Per, subject: &str, prefixes: Prefixes) -> Result<String, String> {
     match per {
+        // Names that are tried come in any case, and mean the same user.
+        Per::Identity if count == Count::FailedLogins => Ok(subject.to_lowercase()),
         Per::Identity => Ok(subject.to_owned()),
-        Per::SenderDomain => Ok(subject.trim_end_matches('.').to_ascii_lowercase()),
+        Per::SenderDomain | Per::RecipientDomain => Ok(subject.trim_end_matches('.').to_ascii_lowercase()),
         Per::Address => subject
             .parse::<IpAddr>()
             .map(|address| address.to_string())

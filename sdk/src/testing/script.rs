@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::state::Store;
-use super::world::{Content, Login, World, run};
+use super::world::{Content, Login, World, run, take_declined};
 use crate::authentication::{Check, Status};
 use crate::dns::{DnsError, RecordType};
 use crate::endpoint::{EndpointError, Request, Response};
@@ -33,6 +33,7 @@ pub struct Script<P> {
     pub(super) world: World,
     relay: Option<RelayView>,
     left: bool,
+    declined: Vec<String>,
 }
 
 /// Without the policy, which need not be `Debug` for that.
@@ -50,11 +51,13 @@ impl<P: Policy> Script<P> {
     /// # Errors
     /// What the administrator would read.
     pub fn new(config: &str) -> Result<Self, String> {
+        take_declined();
         Ok(Self {
             policy: P::new(crate::config::parse(config)?)?,
             world: World::default(),
             relay: None,
             left: false,
+            declined: take_declined(),
         })
     }
 }
@@ -372,6 +375,11 @@ impl<P> Script<P> {
         self.world.envelope.as_ref()
     }
 
+    /// Whether the policy declined this hook (`on-message`) when it was made: the daemon would not call it, and a script panics if it is.
+    pub fn has_declined(&self, hook: &str) -> bool {
+        self.declined.iter().any(|declined| declined == hook)
+    }
+
     /// Whether it took leave of the session: the daemon would not ask it again, and a script panics if it is.
     pub fn has_left(&self) -> bool {
         self.left
@@ -556,6 +564,10 @@ impl<P> Script<P> {
     }
 
     fn call<R>(&mut self, stage: &str, hook: impl FnOnce(&P, &Session) -> R) -> R {
+        assert!(
+            !self.has_declined(stage),
+            "the policy declined {stage} under this configuration, so it is not called"
+        );
         assert!(
             !self.left,
             "the policy took leave of this session, so {stage} is not called; reconnect() begins another one"

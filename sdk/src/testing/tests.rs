@@ -339,3 +339,42 @@ fn what_a_policy_leaves_behind_can_be_looked_at() {
 fn the_host_is_there_in_hooks_only() {
     clock::now();
 }
+
+/// Wants one hook of two.
+#[derive(Debug)]
+struct Choosy;
+
+impl Policy for Choosy {
+    type Config = crate::NoConfig;
+
+    fn new(_: Self::Config) -> Result<Self, String> {
+        crate::decline("on-connect");
+        Ok(Self)
+    }
+}
+
+impl OnConnect for Choosy {
+    fn on_connect(&self, _: &Session) -> Answer {
+        Answer::pass()
+    }
+}
+
+impl OnRcpt for Choosy {
+    fn on_rcpt(&self, _: &Session, _: &Mailbox, _: &RelayView) -> Answer {
+        Answer::pass()
+    }
+}
+
+#[test]
+#[should_panic(expected = "the policy declined on-connect")]
+fn what_was_declined_is_not_asked() {
+    let mut script = Script::<Choosy>::new("{}").expect("it takes no configuration");
+    assert!(script.has_declined("on-connect") && !script.has_declined("on-rcpt"));
+    assert!(
+        !Script::<Echo>::new("{}")
+            .expect("it takes none")
+            .has_declined("on-connect")
+    );
+    assert_eq!(script.on_rcpt("u@ours.test"), Answer::pass());
+    script.on_connect();
+}

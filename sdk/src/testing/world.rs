@@ -33,6 +33,22 @@ const MOST_CONNECTION_BYTES: usize = 64 * 1024;
 
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
+    static DECLINED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The policy that is being made does not want this hook.
+pub(crate) fn decline(hook: &str) {
+    let in_a_hook = WORLD.with_borrow(Option::is_some);
+    assert!(
+        !in_a_hook,
+        "hooks are declined where the policy is made, and this is a hook"
+    );
+    DECLINED.with_borrow_mut(|declined| declined.push(hook.to_owned()));
+}
+
+/// What was declined since the last look.
+pub(super) fn take_declined() -> Vec<String> {
+    DECLINED.take()
 }
 
 /// Answers one call of the policy into the host.

@@ -1,0 +1,145 @@
+//! A login was stolen, and the relay sees five hundred messages a minute from it: the reference policies, as an administrator would configure them.
+
+mod support;
+
+use std::thread;
+
+use support::client::Client;
+use support::sink::Sink;
+use support::{Relay, Setup, plugin};
+
+/// What the thief sends, over so many connections at a time.
+const MESSAGES: usize = 500;
+const CONNECTIONS: usize = 5;
+/// Recipients that pass before anything is unusual.
+const AT_LEAST: usize = 20;
+/// Who sends good mail meanwhile, and how much each.
+const OTHERS: [&str; 3] = ["bob", "carol", "dave"];
+const GOOD: usize = 15;
+
+/// As an administrator would write it, but for the numbers.
+const BRAKE: &str = "[plugin.config.brake]\nat_least = 20\nwindow_seconds = 86_400\n";
+
+/// A session of this user.
+fn session(relay: &Relay, user: &str) -> Client {
+    let mut client = relay.connect("submission").starttls();
+    client.auth_plain(user, "secret", "235");
+    client
+}
+
+#[test]
+fn a_stolen_login_is_stopped_within_its_first_burst_and_nobody_else_is() {
+    let (sink, admin) = (Sink::start(), support::free_address());
+    let mut setup = Setup::new()
+        .top(&format!("[admin]\naddress = \"{admin}\""))
+        .listener("submission", "tls = \"starttls\"\nauth = \"required\"")
+        .user("alice", "secret");
+    for user in OTHERS {
+        setup = setup.user(user, "secret");
+    }
+    let relay = setup
+        .auth_relay("")
+        .plugin("rate-limit", &plugin("rate-limit"), "\"state\"", BRAKE)
+        .delivery(&format!("next_hop = \"{}\"\ntls = \"none\"", sink.next_hop()))
+        .start();
+
+    thread::scope(|scope| {
+        for _ in 0..CONNECTIONS {
+            scope.spawn(|| {
+                let mut thief = session(&relay, "alice");
+                for number in 0..MESSAGES / CONNECTIONS {
+                    let to = format!("victim{number}@elsewhere.test");
+                    // Who abuses the account learns nothing: all of it seems to be on its way.
+                    let reply = thief.send("alice@ours.test", &[&to], "Subject: pills\r\n\r\nbuy");
+                    assert!(reply.starts_with("250"), "{reply}");
+                }
+            });
+        }
+        for user in OTHERS {
+            let relay = &relay;
+            scope.spawn(move || {
+                let mut session = session(relay, user);
+                for _ in 0..GOOD {
+                    let sender = format!("{user}@ours.test");
+                    let reply = session.send(&sender, &["friend@elsewhere.test"], "Subject: hello\r\n\r\nyou");
+                    assert!(reply.starts_with("250"), "{reply}");
+                }
+            });
+        }
+    });
+
+    let went_out = sink.wait_for(AT_LEAST + OTHERS.len() * GOOD);
+    let from = |user: &str| {
+        let sender = format!("<{user}@ours.test>");
+        went_out.iter().filter(|message| message.mail.contains(&sender)).count()
+    };
+    assert_eq!(from("alice"), AT_LEAST);
+    for user in OTHERS {
+        assert_eq!(from(user), GOOD, "{user}");
+    }
+    let held = relay.command(&["queue", "list", "--sender", "alice@ours.test", "--json"]);
+    let held: Vec<serde_json::Value> = serde_json::from_str(&held).expect("a list");
+    assert_eq!(held.len(), MESSAGES - AT_LEAST);
+    assert_eq!(held[0]["held"], "outbound brake: alice sent far more than usual");
+
+    // One event says who, from where, what, and what to do; and so do a counter and each message's decision.
+    let event = relay.logged(&["outbound brake pulled"]);
+    for part in [
+        "alice from [127.0.0.1] (listener submission, EHLO client.test)",
+        "sent to 21 recipients within 86400 s, where 0 are usual and 20 pass",
+        "now <alice@ours.test> to <victim",
+        "Release: gatepost queue release --sender 'alice@ours.test'",
+        "Drop: gatepost queue remove --sender 'alice@ours.test'",
+        "Stop the account: gatepost user passwd 'alice'",
+    ] {
+        assert!(event.contains(part), "{part}: {event}");
+    }
+    assert_eq!(relay.log().matches("outbound brake pulled").count(), 1);
+    relay.logged(&["accepted", "alice@ours.test", "held", "outbound brake: alice"]);
+    support::until("the metrics say so", || {
+        let page = relay.page(admin, "/metrics");
+        let counter = |name: &str| format!("gatepost_plugin_counter_total{{plugin=\"rate-limit\",name=\"{name}\"}}");
+        page.contains(&format!("{} 1\n", counter("brake_pulled")))
+            && page.contains(&format!("{} {}\n", counter("messages_held"), MESSAGES - AT_LEAST))
+    });
+
+    // The event's own words: what was good is let go, the rest is forgotten.
+    let id = held[0]["id"].as_str().expect("an id");
+    assert_eq!(relay.command(&["queue", "release", id]), "1 message released\n");
+    sink.wait_for(AT_LEAST + OTHERS.len() * GOOD + 1);
+    relay.command(&["queue", "remove", "--sender", "alice@ours.test"]);
+    let left = relay.command(&["queue", "list", "--json"]);
+    assert_eq!(left.trim(), "[]");
+}
+
+#[test]
+fn a_policy_without_configuration_is_not_called() {
+    let admin = support::free_address();
+    let connections =
+        "[plugin.config]\nlimits = [{ count = \"connections\", per = \"address\", rate = 9, per_seconds = 1 }]\n";
+    let relay = Setup::new()
+        .top(&format!("[admin]\naddress = \"{admin}\""))
+        .plugin("idle", &plugin("rate-limit"), "\"state\"", "")
+        .plugin("busy", &plugin("rate-limit"), "\"state\"", connections)
+        .start();
+    let mut client = relay.connect("mx");
+    client.ehlo();
+    let reply = client.send("me@elsewhere.test", &["bob@ours.test"], "Subject: x\r\n\r\nx");
+    assert!(reply.starts_with("250"), "{reply}");
+    let page = relay.page(admin, "/metrics");
+    let called = |plugin: &str, stage: &str| {
+        page.contains(&format!(
+            "gatepost_hook_seconds_count{{plugin=\"{plugin}\",stage=\"{stage}\"}}"
+        ))
+    };
+    assert!(called("busy", "connect"), "{page}");
+    for (plugin, stage) in [
+        ("busy", "rcpt"),
+        ("busy", "message"),
+        ("idle", "connect"),
+        ("idle", "rcpt"),
+        ("idle", "message"),
+    ] {
+        assert!(!called(plugin, stage), "{plugin} {stage}");
+    }
+}
