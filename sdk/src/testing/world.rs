@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use super::state::Store;
-use crate::authentication::Check;
+use crate::authentication::{ArcSet, Check, DmarcPolicy};
 use crate::dns::{DnsError, ListQuery, Query, RecordType};
 use crate::endpoint::{EndpointError, Request, Response};
 use crate::log::Level;
@@ -56,6 +56,7 @@ pub(super) fn run<R>(world: &mut World, hook: impl FnOnce() -> R) -> R {
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub session_id: String,
+    pub hostname: String,
     pub listener: Listener,
     pub peer: Peer,
     pub reverse_name: Option<String>,
@@ -85,6 +86,8 @@ pub(crate) struct World {
     pub listings: BTreeMap<(String, String), Result<Vec<String>, DnsError>>,
     pub asked: Vec<String>,
     pub checks: Vec<Check>,
+    pub author_policy: Option<DmarcPolicy>,
+    pub arc_sets: Vec<ArcSet>,
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
@@ -92,6 +95,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             session_id: "0000000000001".to_owned(),
+            hostname: "relay.test".to_owned(),
             listener: Listener {
                 name: "mx".to_owned(),
                 auth: AuthOffer::Optional,
@@ -127,6 +131,8 @@ impl Default for World {
             listings: BTreeMap::new(),
             asked: Vec::new(),
             checks: Vec::new(),
+            author_policy: None,
+            arc_sets: Vec::new(),
             endpoints: BTreeMap::new(),
         }
     }

@@ -1,26 +1,34 @@
 //! Who sent a message, checked by the host: SPF (RFC 7208) and iprev (RFC 8601 §3) before the content is there, DKIM (RFC 6376), DMARC
 //! and ARC (RFC 8617) with it.
 //!
+//! What `mail-auth` leaves open is settled here: how many records of a kind a domain has (RFC 7208 §4.5, RFC 9989 §4.10), where a DMARC record
+//! was found, and its `pct`.
+//!
 //! The checks report and never decide. They ask the daemon's resolver, whose cache they share; how long they may take is the
 //! caller's, which drops the future when the time is over. Of a hostile message only so much is looked at: the header up to
 //! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body in a file is hashed piece by piece and never in memory as a
 //! whole. What goes wrong is a status: a resolver without an answer is [`Status::TempError`], and so is a fault of ours.
 
+use std::borrow::Borrow;
+use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use mail_auth::common::crypto::{HashAlgorithm, HashContext, HashImpl, HashOutput, Sha1, Sha256};
 use mail_auth::common::verify::VerifySignature;
+use mail_auth::dkim::DkimError;
 use mail_auth::dkim::canonicalize::BodyHasher;
-use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
+use mail_auth::dmarc::{Dmarc, Policy};
 use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, IprevResult,
-    MessageAuthenticator, SpfOutput, SpfResult,
+    MessageAuthenticator, Parameters, ResolverCache, SpfOutput, SpfResult, Txt,
 };
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use super::content::{Content, READ_BYTES_MAX};
@@ -46,6 +54,7 @@ const DETAIL_BYTES_MAX: usize = 500;
 #[derive(Clone)]
 pub struct Authenticator {
     mail_auth: MessageAuthenticator,
+    dns: Dns,
     hostname: Arc<str>,
 }
 
@@ -64,6 +73,44 @@ pub struct Sender<'a> {
 pub struct EnvelopeChecks {
     checks: Vec<Check>,
     spf: SpfOutput,
+}
+
+/// What is known of a message.
+#[derive(Clone, Debug)]
+pub struct MessageChecks {
+    /// Those of the envelope, then one of DKIM for each signature (or one that there is none), DMARC, ARC.
+    pub checks: Vec<Check>,
+    /// What the author's domain asks for; `None` without a DMARC record.
+    pub author_policy: Option<AuthorPolicy>,
+    /// The hops of an ARC chain that verified, the oldest first; empty for any other.
+    pub arc_sets: Vec<ArcSet>,
+}
+
+/// The DMARC record that applies to the author's domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorPolicy {
+    /// Whose record it is: the author's domain, or one above it.
+    pub domain: String,
+    pub request: Request,
+    /// `pct` (RFC 7489 §6.3), at most 100.
+    pub percent: u8,
+}
+
+/// What a domain asks for mail that fails DMARC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    None,
+    Quarantine,
+    Reject,
+}
+
+/// One hop of an ARC chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArcSet {
+    /// The domain that sealed it.
+    pub sealer: String,
+    /// The value of its ARC-Authentication-Results.
+    pub results: Vec<u8>,
 }
 
 /// The result of one check, as policies see it.
@@ -118,12 +165,18 @@ impl EnvelopeChecks {
 }
 
 impl Authenticator {
-    /// `hostname` is the relay's own name, for the macro `r` of SPF (RFC 7208 §7.2).
+    /// `hostname` is the relay's own name, also for the macro `r` of SPF (RFC 7208 §7.2).
     pub fn new(dns: &Dns, hostname: &str) -> Authenticator {
         Authenticator {
             mail_auth: MessageAuthenticator(dns.resolver().clone()),
+            dns: dns.clone(),
             hostname: Arc::from(hostname),
         }
+    }
+
+    /// The relay's own name.
+    pub fn hostname(&self) -> &Arc<str> {
+        &self.hostname
     }
 
     /// SPF of the reverse-path (or EHLO name) and iprev.
@@ -152,10 +205,8 @@ impl Authenticator {
         }
     }
 
-    /// All checks: those of the envelope, one of DKIM for each signature (or one that there is none), DMARC, ARC. `content` is best the
-    /// client's own ([`Content::original`]): edits break signatures.
-    pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> Vec<Check> {
-        let mut checks = envelope.checks.clone();
+    /// All checks. `content` is best the client's own ([`Content::original`]): edits break signatures.
+    pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> MessageChecks {
         let (own, spf, content) = (self.clone(), envelope.spf.clone(), content.clone());
         let found = isolated(async move {
             let message = tokio::task::spawn_blocking(move || Message::read(&content)).await;
@@ -167,11 +218,28 @@ impl Authenticator {
                 }
             }
         });
-        checks.extend(found.await.unwrap_or_else(unknown));
-        checks
+        let mut found = found.await.unwrap_or_else(unknown);
+        found.checks.splice(..0, envelope.checks.iter().cloned());
+        found
     }
 
     async fn spf(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> SpfOutput {
+        let found = self.spf_of_record(peer, ehlo, reverse_path).await;
+        // The library takes the first record that it understands, and none for one that has a fault beside other texts.
+        if found.domain().is_empty() || matches!(found.result(), SpfResult::TempError | SpfResult::PermError) {
+            return found;
+        }
+        let records = self.records(found.domain(), b"v=spf1").await;
+        match (records.len(), found.result()) {
+            // RFC 7208 §4.5
+            (2.., _) | (1, SpfResult::None) => {
+                SpfOutput::new(found.domain().to_owned()).with_result(SpfResult::PermError)
+            }
+            _ => found,
+        }
+    }
+
+    async fn spf_of_record(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> SpfOutput {
         let parameters = match reverse_path.is_empty() {
             true => SpfParameters::verify_ehlo(peer, ehlo, &self.hostname),
             false => SpfParameters::verify_mail_from(peer, ehlo, &self.hostname, reverse_path),
@@ -201,28 +269,10 @@ impl Authenticator {
         Check::new(Method::Iprev, status, &peer.to_string(), &why)
     }
 
-    async fn message(&self, message: &Message, spf: &SpfOutput) -> Vec<Check> {
+    async fn message(&self, message: &Message, spf: &SpfOutput) -> MessageChecks {
         let Some(mut parsed) = message.parse() else {
-            return vec![
-                Check::new(
-                    Method::Dkim,
-                    Status::None,
-                    "",
-                    "the message has no header that can be read",
-                ),
-                Check::new(
-                    Method::Dmarc,
-                    Status::None,
-                    "",
-                    "the message has no header that can be read",
-                ),
-                Check::new(
-                    Method::Arc,
-                    Status::None,
-                    "",
-                    "the message has no header that can be read",
-                ),
-            ];
+            let none = |method| Check::new(method, Status::None, "", "the message has no header that can be read");
+            return MessageChecks::without_policy([Method::Dkim, Method::Dmarc, Method::Arc].map(none).to_vec());
         };
         let heavy = parsed
             .dkim_headers
@@ -241,22 +291,46 @@ impl Authenticator {
         if checks.is_empty() {
             checks.push(Check::new(Method::Dkim, Status::None, "", "the message is not signed"));
         }
-        checks.push(self.dmarc(&parsed, &dkim, spf).await);
-        checks.push(if parsed.ams_headers.len() > ARC_SETS_MAX {
-            Check::new(Method::Arc, Status::Fail, "", "too many sets")
-        } else if parsed
+        let (dmarc, author_policy) = self.dmarc(&parsed, &dkim, spf).await;
+        checks.push(dmarc);
+        let (arc, arc_sets) = self.arc(&parsed).await;
+        checks.push(arc);
+        MessageChecks {
+            checks,
+            author_policy,
+            arc_sets,
+        }
+    }
+
+    async fn arc(&self, parsed: &AuthenticatedMessage<'_>) -> (Check, Vec<ArcSet>) {
+        if parsed.ams_headers.len() > ARC_SETS_MAX {
+            return (Check::new(Method::Arc, Status::Fail, "", "too many sets"), Vec::new());
+        }
+        if parsed
             .ams_headers
             .iter()
             .any(|field| field.header.h.len() > SIGNED_FIELDS_MAX)
         {
-            Check::new(Method::Arc, Status::Fail, "", TOO_MANY_FIELDS)
-        } else {
-            arc_check(&self.mail_auth.verify_arc(&parsed).await)
-        });
-        checks
+            return (Check::new(Method::Arc, Status::Fail, "", TOO_MANY_FIELDS), Vec::new());
+        }
+        let found = self.mail_auth.verify_arc(parsed).await;
+        let check = arc_check(&found);
+        let sets = match check.status {
+            Status::Pass => found.sets().iter().map(|set| ArcSet {
+                sealer: set.seal.header.d.clone(),
+                results: set.results.value.trim_ascii().to_vec(),
+            }),
+            _ => return (check, Vec::new()),
+        };
+        (check, sets.collect())
     }
 
-    async fn dmarc(&self, parsed: &AuthenticatedMessage<'_>, dkim: &[DkimOutput<'_>], spf: &SpfOutput) -> Check {
+    async fn dmarc(
+        &self,
+        parsed: &AuthenticatedMessage<'_>,
+        dkim: &[DkimOutput<'_>],
+        spf: &SpfOutput,
+    ) -> (Check, Option<AuthorPolicy>) {
         let parameters = DmarcParameters {
             message: parsed,
             dkim_output: dkim,
@@ -264,8 +338,102 @@ impl Authenticator {
             rfc5321_mail_from_domain: spf.domain(),
             spf_output: spf,
         };
-        dmarc_check(&self.mail_auth.verify_dmarc(parameters).await)
+        let records = DmarcRecords::default();
+        let found = self
+            .mail_auth
+            .verify_dmarc(Parameters::new(parameters).with_txt_cache(&records))
+            .await;
+        let check = dmarc_check(&found);
+        let Some(domain) = found.dmarc_record_cloned().and_then(|record| records.owner(&record)) else {
+            return (check, None);
+        };
+        let texts = self.records(&format!("_dmarc.{domain}"), b"v=DMARC1").await;
+        let [text] = &texts[..] else {
+            // RFC 9989 §4.10: none of several counts.
+            let check = Check::new(Method::Dmarc, Status::None, found.domain(), "there are several records");
+            return (check, None);
+        };
+        let policy = AuthorPolicy {
+            domain,
+            request: match found.policy() {
+                Policy::None | Policy::Unspecified => Request::None,
+                Policy::Quarantine => Request::Quarantine,
+                Policy::Reject => Request::Reject,
+            },
+            percent: percent(text),
+        };
+        (check, Some(policy))
     }
+
+    /// The texts of a name that begin with this version tag, whatever follows. Empty if there are none, or if DNS fails: it was asked for
+    /// the same just now, so the answer is in the cache.
+    async fn records(&self, name: &str, version: &[u8]) -> Vec<Vec<u8>> {
+        let mut texts = self.dns.txt(name).await.unwrap_or_default();
+        texts.retain(|text| {
+            let (start, rest) = text.split_at(version.len().min(text.len()));
+            start.eq_ignore_ascii_case(version) && !rest.first().is_some_and(|next| next.is_ascii_alphanumeric())
+        });
+        texts
+    }
+}
+
+impl MessageChecks {
+    fn without_policy(checks: Vec<Check>) -> MessageChecks {
+        MessageChecks {
+            checks,
+            author_policy: None,
+            arc_sets: Vec::new(),
+        }
+    }
+}
+
+/// The DMARC records that a check looked up, to learn whose the one is that applies: the library only says what it holds.
+#[derive(Default)]
+struct DmarcRecords(Mutex<Vec<(Box<str>, Arc<Dmarc>)>>);
+
+impl DmarcRecords {
+    /// The domain that published it.
+    fn owner(&self, record: &Arc<Dmarc>) -> Option<String> {
+        let seen = self.0.lock();
+        let (name, _) = seen.iter().find(|(_, seen)| Arc::ptr_eq(seen, record))?;
+        let name = name.strip_suffix('.').unwrap_or(name);
+        Some(name.strip_prefix("_dmarc.").unwrap_or(name).to_owned())
+    }
+}
+
+/// It only listens: the resolver underneath has the cache.
+impl ResolverCache<Box<str>, Txt> for DmarcRecords {
+    fn get<Q>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn remove<Q>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn insert(&self, name: Box<str>, value: Txt, _: Instant) {
+        if let Txt::Dmarc(record) = value {
+            self.0.lock().push((name, record));
+        }
+    }
+}
+
+/// The tag `pct` of a DMARC record (RFC 7489 §6.3), which RFC 9989 dropped and domains still publish. 100 if it is not there or is none.
+fn percent(record: &[u8]) -> u8 {
+    let text = String::from_utf8_lossy(record);
+    let tags = text.split(';').filter_map(|tag| tag.split_once('='));
+    let named = tags
+        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("pct"))
+        .map(|(_, value)| value.trim().parse().ok().filter(|percent| *percent <= 100));
+    named.last().flatten().unwrap_or(100)
 }
 
 impl Check {
@@ -292,11 +460,10 @@ impl Check {
 const OUR_FAULT: &str = "the check failed";
 const TOO_MANY_FIELDS: &str = "the signature names too many fields";
 
-fn unknown() -> Vec<Check> {
+fn unknown() -> MessageChecks {
     let methods = [Method::Dkim, Method::Dmarc, Method::Arc];
-    methods
-        .map(|method| Check::new(method, Status::TempError, "", OUR_FAULT))
-        .to_vec()
+    let checks = methods.map(|method| Check::new(method, Status::TempError, "", OUR_FAULT));
+    MessageChecks::without_policy(checks.to_vec())
 }
 
 /// Runs the checks as a task of their own, so that a panic over hostile bytes stays there; `None` then. Ends with the caller.
@@ -346,12 +513,19 @@ fn dkim_check(dkim: &DkimOutput<'_>) -> Check {
 fn arc_check(arc: &ArcOutput<'_>) -> Check {
     let (status, why) = dkim_status(arc.result());
     let sealer = arc.sets().last().map_or("", |set| set.seal.header.domain());
+    // RFC 8617 §4.4 knows of none but these; that DNS had no answer is worth knowing.
+    let status = match status {
+        Status::Neutral | Status::PermError => Status::Fail,
+        status => status,
+    };
     Check::new(Method::Arc, status, sealer, &why)
 }
 
 fn dkim_status(result: &DkimResult) -> (Status, String) {
     let (status, error) = match result {
         DkimResult::Pass => (Status::Pass, None),
+        // RFC 8601 §2.7.1: a signature that was understood and does not fit failed.
+        DkimResult::Neutral(error @ Error::Dkim(DkimError::FailedBodyHashMatch)) => (Status::Fail, Some(error)),
         DkimResult::Neutral(error) => (Status::Neutral, Some(error)),
         DkimResult::Fail(error) => (Status::Fail, Some(error)),
         DkimResult::PermError(error) => (Status::PermError, Some(error)),
@@ -374,6 +548,7 @@ fn dmarc_check(dmarc: &DmarcOutput) -> Check {
         DmarcResult::None => Status::None,
     };
     let policy = match (dmarc.dmarc_record(), dmarc.policy()) {
+        (None, _) if dmarc.domain().is_empty() => "From names no domain, or several",
         (None, _) => "",
         (_, Policy::None | Policy::Unspecified) => "policy none",
         (_, Policy::Quarantine) => "policy quarantine",
