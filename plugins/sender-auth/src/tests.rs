@@ -96,10 +96,7 @@ fn without_configuration_it_only_writes_down_and_tags() {
              \r\n\tdmarc=pass header.from=example.org policy.dmarc=reject;\r\n\tarc=none"
         ]
     );
-    let answer = script("{}", Fail, Pass, Pass)
-        .sender("")
-        .message(LETTER)
-        .on_message();
+    let answer = script("{}", Fail, Pass, Pass).sender("").message(LETTER).on_message();
     assert!(edits(&answer)[0].contains("spf=fail smtp.helo="), "{answer:?}");
 }
 

@@ -1,11 +1,11 @@
 //! Who sent a message, checked by the host: SPF (RFC 7208) and iprev (RFC 8601 §3) before the content is there, DKIM (RFC 6376), DMARC
 //! and ARC (RFC 8617) with it.
 //!
-//! What `mail-auth` leaves open is settled here: how many records of a kind a domain has (RFC 7208 §4.5, RFC 9989 §4.10), where a DMARC record
-//! was found, and its `pct`.
+//! SPF is `spf`'s, all else that of `mail-auth`; what that leaves open is settled here: that a domain has one DMARC record or none (RFC 9989 §4.10),
+//! where the record was found, and its `pct`.
 //!
-//! The checks report and never decide. They ask the daemon's resolver, whose cache they share; how long they may take is the
-//! caller's, which drops the future when the time is over. Of a hostile message only so much is looked at: the header up to
+//! The checks report and never decide. They ask the daemon's resolver, whose cache they share; what takes longer than [`TIME_MAX`], or than its caller
+//! waits, is given up. Of a hostile message only so much is looked at: the header up to
 //! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body in a file is hashed piece by piece and never in memory as a
 //! whole. What goes wrong is a status: a resolver without an answer is [`Status::TempError`], and so is a fault of ours.
 
@@ -14,7 +14,7 @@ use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mail_auth::common::crypto::{HashAlgorithm, HashContext, HashImpl, HashOutput, Sha1, Sha256};
@@ -23,7 +23,6 @@ use mail_auth::dkim::DkimError;
 use mail_auth::dkim::canonicalize::BodyHasher;
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::dmarc::{Dmarc, Policy};
-use mail_auth::spf::verify::SpfParameters;
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, IprevResult,
     MessageAuthenticator, Parameters, ResolverCache, SpfOutput, SpfResult, Txt,
@@ -32,8 +31,12 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use super::content::{Content, READ_BYTES_MAX};
+use super::spf;
 use crate::dns::Dns;
 use crate::message::Body;
+
+/// How long the checks of an envelope, and those of a message, may take each (RFC 7208 §4.6.4 asks for at least 20 seconds).
+pub const TIME_MAX: Duration = Duration::from_secs(20);
 
 /// How much of a message in a file is searched for its header, in bytes.
 pub const HEADER_BYTES_MAX: u64 = READ_BYTES_MAX as u64;
@@ -46,6 +49,9 @@ pub const ARC_SETS_MAX: usize = 20;
 
 /// How many fields a signature may name: each is searched for in the whole header.
 pub const SIGNED_FIELDS_MAX: usize = 200;
+
+/// What a DMARC record begins with.
+const DMARC_VERSION: &[u8] = b"v=DMARC1";
 
 /// The longest detail, in bytes: parts of it come from the sender's DNS.
 const DETAIL_BYTES_MAX: usize = 500;
@@ -192,15 +198,16 @@ impl Authenticator {
             let (spf, iprev) = tokio::join!(own.spf(peer, &ehlo, &reverse_path), own.iprev(peer));
             (spf, iprev)
         });
-        let (spf, iprev) = checks.await.unwrap_or_else(|| {
-            let spf = SpfOutput::new(domain).with_result(SpfResult::TempError);
+        let ((check, spf), iprev) = checks.await.unwrap_or_else(|why| {
+            let check = Check::new(Method::Spf, Status::TempError, &domain, why);
+            let spf = (check, SpfOutput::new(domain).with_result(SpfResult::TempError));
             (
                 spf,
-                Check::new(Method::Iprev, Status::TempError, &peer.to_string(), OUR_FAULT),
+                Check::new(Method::Iprev, Status::TempError, &peer.to_string(), why),
             )
         });
         EnvelopeChecks {
-            checks: vec![spf_check(&spf), iprev],
+            checks: vec![check, iprev],
             spf,
         }
     }
@@ -214,7 +221,7 @@ impl Authenticator {
                 Ok(message) => own.message(&message, &spf).await,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read a message to check its signatures");
-                    unknown()
+                    unknown(OUR_FAULT)
                 }
             }
         });
@@ -223,28 +230,30 @@ impl Authenticator {
         found
     }
 
-    async fn spf(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> SpfOutput {
-        let found = self.spf_of_record(peer, ehlo, reverse_path).await;
-        // The library takes the first record that it understands, and none for one that has a fault beside other texts.
-        if found.domain().is_empty() || matches!(found.result(), SpfResult::TempError | SpfResult::PermError) {
-            return found;
-        }
-        let records = self.records(found.domain(), b"v=spf1").await;
-        match (records.len(), found.result()) {
-            // RFC 7208 §4.5
-            (2.., _) | (1, SpfResult::None) => {
-                SpfOutput::new(found.domain().to_owned()).with_result(SpfResult::PermError)
-            }
-            _ => found,
-        }
-    }
-
-    async fn spf_of_record(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> SpfOutput {
-        let parameters = match reverse_path.is_empty() {
-            true => SpfParameters::verify_ehlo(peer, ehlo, &self.hostname),
-            false => SpfParameters::verify_mail_from(peer, ehlo, &self.hostname, reverse_path),
+    /// SPF of the reverse-path's domain, or of the EHLO name; also in the form in which DMARC takes it.
+    async fn spf(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> (Check, SpfOutput) {
+        let (sender, domain) = match reverse_path.rsplit_once('@') {
+            Some((_, domain)) => (reverse_path, domain),
+            None => (ehlo, ehlo),
         };
-        self.mail_auth.verify_spf(parameters).await
+        let client = spf::Client {
+            address: peer,
+            helo: ehlo,
+            sender,
+            receiver: &self.hostname,
+        };
+        let found = spf::check(&self.dns, &client, domain).await;
+        let (status, result) = match found.outcome {
+            spf::Outcome::Pass => (Status::Pass, SpfResult::Pass),
+            spf::Outcome::Fail => (Status::Fail, SpfResult::Fail),
+            spf::Outcome::SoftFail => (Status::SoftFail, SpfResult::SoftFail),
+            spf::Outcome::Neutral => (Status::Neutral, SpfResult::Neutral),
+            spf::Outcome::TempError => (Status::TempError, SpfResult::TempError),
+            spf::Outcome::PermError => (Status::PermError, SpfResult::PermError),
+            spf::Outcome::None => (Status::None, SpfResult::None),
+        };
+        let check = Check::new(Method::Spf, status, domain, found.explanation.as_deref().unwrap_or(""));
+        (check, SpfOutput::new(domain.to_owned()).with_result(result))
     }
 
     async fn iprev(&self, peer: IpAddr) -> Check {
@@ -347,7 +356,7 @@ impl Authenticator {
         let Some(domain) = found.dmarc_record_cloned().and_then(|record| records.owner(&record)) else {
             return (check, None);
         };
-        let texts = self.records(&format!("_dmarc.{domain}"), b"v=DMARC1").await;
+        let texts = self.dmarc_texts(&domain).await;
         let [text] = &texts[..] else {
             // RFC 9989 §4.10: none of several counts.
             let check = Check::new(Method::Dmarc, Status::None, found.domain(), "there are several records");
@@ -365,13 +374,12 @@ impl Authenticator {
         (check, Some(policy))
     }
 
-    /// The texts of a name that begin with this version tag, whatever follows. Empty if there are none, or if DNS fails: it was asked for
-    /// the same just now, so the answer is in the cache.
-    async fn records(&self, name: &str, version: &[u8]) -> Vec<Vec<u8>> {
-        let mut texts = self.dns.txt(name).await.unwrap_or_default();
+    /// The records of a domain as text. They were asked for just now, so the answer is in the cache.
+    async fn dmarc_texts(&self, domain: &str) -> Vec<Vec<u8>> {
+        let mut texts = self.dns.txt(&format!("_dmarc.{domain}")).await.unwrap_or_default();
         texts.retain(|text| {
-            let (start, rest) = text.split_at(version.len().min(text.len()));
-            start.eq_ignore_ascii_case(version) && !rest.first().is_some_and(|next| next.is_ascii_alphanumeric())
+            text.get(..DMARC_VERSION.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(DMARC_VERSION))
         });
         texts
     }
@@ -460,37 +468,25 @@ impl Check {
 const OUR_FAULT: &str = "the check failed";
 const TOO_MANY_FIELDS: &str = "the signature names too many fields";
 
-fn unknown() -> MessageChecks {
+fn unknown(why: &str) -> MessageChecks {
     let methods = [Method::Dkim, Method::Dmarc, Method::Arc];
-    let checks = methods.map(|method| Check::new(method, Status::TempError, "", OUR_FAULT));
+    let checks = methods.map(|method| Check::new(method, Status::TempError, "", why));
     MessageChecks::without_policy(checks.to_vec())
 }
 
-/// Runs the checks as a task of their own, so that a panic over hostile bytes stays there; `None` then. Ends with the caller.
-async fn isolated<T: Send + 'static>(checks: impl Future<Output = T> + Send + 'static) -> Option<T> {
+/// Runs the checks as a task of their own, so that a panic over hostile bytes stays there. Ends with the caller. The error is for people.
+async fn isolated<T: Send + 'static>(checks: impl Future<Output = T> + Send + 'static) -> Result<T, &'static str> {
     let mut task = JoinSet::new();
     task.spawn(checks);
-    match task.join_next().await {
-        Some(Ok(found)) => Some(found),
-        Some(Err(error)) => {
+    match tokio::time::timeout(TIME_MAX, task.join_next()).await {
+        Ok(Some(Ok(found))) => Ok(found),
+        Ok(Some(Err(error))) => {
             tracing::error!(%error, "a check of who sent a message panicked");
-            None
+            Err(OUR_FAULT)
         }
-        None => None,
+        Ok(None) => Err(OUR_FAULT),
+        Err(_) => Err("the check took too long"),
     }
-}
-
-fn spf_check(spf: &SpfOutput) -> Check {
-    let status = match spf.result() {
-        SpfResult::Pass => Status::Pass,
-        SpfResult::Fail => Status::Fail,
-        SpfResult::SoftFail => Status::SoftFail,
-        SpfResult::Neutral => Status::Neutral,
-        SpfResult::TempError => Status::TempError,
-        SpfResult::PermError => Status::PermError,
-        SpfResult::None => Status::None,
-    };
-    Check::new(Method::Spf, status, spf.domain(), spf.explanation().unwrap_or(""))
 }
 
 fn dkim_check(dkim: &DkimOutput<'_>) -> Check {
