@@ -78,7 +78,8 @@ pub use hooks::{
     OnResult, OnRoute, Verdict,
 };
 pub use interface::{
-    authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, state, types,
+    authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, signing, state,
+    types,
 };
 pub use policy::{NoConfig, Policy, Unconfigured};
 

@@ -244,6 +244,12 @@ pub mod authentication {
     }
 }
 
+pub mod signing {
+    pub fn selectors(domain: &str) -> Vec<String> {
+        super::with(|world| world.selectors(domain))
+    }
+}
+
 pub mod endpoint {
     use super::with;
 
@@ -343,6 +349,7 @@ mod tests {
         let _ = [generated::dns::lookup, dns::lookup];
         let _ = [generated::dns::lists, dns::lists];
         let _ = [generated::credentials::senders, credentials::senders];
+        let _ = [generated::signing::selectors, signing::selectors];
         same(
             generated::authentication::check_envelope,
             authentication::check_envelope,

@@ -15,6 +15,7 @@ use super::actions::SUPERSEDED;
 use super::files;
 use super::{App, delivery_config, users, warn_of_certificates, warn_of_configuration};
 use crate::config::Config;
+use crate::dkim;
 use crate::listener::{self, Listener};
 use crate::maillog::LogGuard;
 use crate::policy::{Files, LoadError, Policy, Services};
@@ -134,7 +135,8 @@ impl App {
                 Some((store, None, loaded))
             }
         };
-        let services = self.backing.services(&config, users.clone());
+        let keys = dkim::Keys::read(&config.dkim, &bundle.secrets.dkim)?;
+        let services = self.backing.services(&config, users.clone(), keys);
         let wanted: Files = bundle
             .plugins
             .iter()

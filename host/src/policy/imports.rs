@@ -23,6 +23,7 @@ use super::services::state::{Bucket, Namespace, State, StateError, Taken};
 use super::wasi::Wasi;
 use crate::auth::{Login, Users};
 use crate::config::{self, Grant};
+use crate::dkim;
 use crate::dns::Dns;
 use crate::message::{AuthOffer, Envelope, Id, Notes, SessionFacts, since_epoch};
 
@@ -50,6 +51,8 @@ pub struct Connection(endpoint::Connection);
 pub struct Services {
     pub relay_domains: Arc<BTreeSet<String>>,
     pub users: Arc<Users>,
+    /// With which mail is signed.
+    pub keys: dkim::Keys,
     pub state: State,
     pub dns: Dns,
     pub authenticator: Authenticator,
@@ -825,6 +828,16 @@ impl wit::credentials::Host for Guest {
         let senders = Users::senders(&identity, &call.services.relay_domains);
         call.saw_about("credentials.senders", Some(&identity), Told::Amount(senders.len()));
         Ok(senders)
+    }
+}
+
+impl wit::signing::Host for Guest {
+    fn selectors(&mut self, domain: String) -> wasmtime::Result<Vec<String>> {
+        self.need(Grant::Sign)?;
+        let call = self.call()?;
+        let selectors: Vec<String> = call.services.keys.selectors(&domain).map(str::to_owned).collect();
+        call.saw_about("signing.selectors", Some(&domain), Told::Amount(selectors.len()));
+        Ok(selectors)
     }
 }
 

@@ -52,6 +52,8 @@ pub struct Secrets {
     /// The password of each route's `password_file`, by that path.
     pub passwords: HashMap<PathBuf, Zeroizing<String>>,
     pub admin_token: Option<Zeroizing<String>>,
+    /// The keys of `[[dkim]]`, in its order.
+    pub dkim: Vec<PemFile>,
 }
 
 /// The users file, not parsed.
@@ -87,6 +89,9 @@ pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
     }
     if let Some(token) = &config.admin.token_file {
         add(token, SECRET_BYTES_MAX);
+    }
+    for dkim in &config.dkim {
+        add(&dkim.key, SECRET_BYTES_MAX);
     }
     files
 }
@@ -207,6 +212,9 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     }
     if let Some(path) = &config.admin.token_file {
         secrets.admin_token = Some(files.line(path)?);
+    }
+    for dkim in &config.dkim {
+        secrets.dkim.push(files.pem(&dkim.key)?);
     }
     let plugin = |plugin: &crate::config::Plugin| {
         let bytes = components.remove(&plugin.name);

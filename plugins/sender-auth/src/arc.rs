@@ -28,21 +28,23 @@ mod tests {
 
     #[test]
     fn all_hops_back_to_the_one_that_saw_it_pass_are_trusted() {
-        let pass = "i=1; x; dmarc=pass header.from=example.org";
-        let on = "i=2; y; dmarc=fail; arc=pass";
-        let cases: &[(&[(&str, &str)], Option<&str>)] = &[
-            (&[("list.example", pass)], Some("list.example")),
-            (&[("LIST.example", pass)], Some("LIST.example")),
-            (&[("list.example", pass), ("forward.example", on)], Some("list.example")),
-            (&[("list.example", pass), ("evil.example", on)], None),
-            (&[("evil.example", pass), ("forward.example", on)], None),
+        const PASS: &str = "i=1; x; dmarc=pass header.from=example.org";
+        const ON: &str = "i=2; y; dmarc=fail; arc=pass";
+        /// Sealers with what they had found.
+        type Chain = &'static [(&'static str, &'static str)];
+        let cases: [(Chain, Option<&str>); 10] = [
+            (&[("list.example", PASS)], Some("list.example")),
+            (&[("LIST.example", PASS)], Some("LIST.example")),
+            (&[("list.example", PASS), ("forward.example", ON)], Some("list.example")),
+            (&[("list.example", PASS), ("evil.example", ON)], None),
+            (&[("evil.example", PASS), ("forward.example", ON)], None),
             (
-                &[("evil.example", pass), ("forward.example", pass)],
+                &[("evil.example", PASS), ("forward.example", PASS)],
                 Some("forward.example"),
             ),
             (
                 &[
-                    ("list.example", pass),
+                    ("list.example", PASS),
                     ("forward.example", "i=2; y; dmarc=fail; arc=fail"),
                 ],
                 None,
@@ -51,7 +53,7 @@ mod tests {
                 &[("list.example", "i=1; x; dmarc=pass header.from=other.example")],
                 None,
             ),
-            (&[("list.example", on)], None),
+            (&[("list.example", ON)], None),
             (&[], None),
         ];
         let trusted = ["list.example".to_owned(), "forward.example".to_owned()];
@@ -63,7 +65,7 @@ mod tests {
                     results: results.as_bytes().to_vec(),
                 })
                 .collect();
-            assert_eq!(voucher(&sets, &trusted, "example.org"), *expected, "{chain:?}");
+            assert_eq!(voucher(&sets, &trusted, "example.org"), expected, "{chain:?}");
         }
     }
 }

@@ -138,6 +138,12 @@ impl<P> Script<P> {
         self
     }
 
+    /// A key of `[[dkim]]`.
+    pub fn signing_key(&mut self, domain: &str, selector: &str) -> &mut Self {
+        self.world.signing_keys.push((domain.to_owned(), selector.to_owned()));
+        self
+    }
+
     /// A user of the users file.
     pub fn user(&mut self, name: &str, password: &str) -> &mut Self {
         self.world.users.insert(name.to_owned(), password.to_owned());

@@ -88,6 +88,8 @@ pub(crate) struct World {
     pub checks: Vec<Check>,
     pub author_policy: Option<DmarcPolicy>,
     pub arc_sets: Vec<ArcSet>,
+    /// Domain and selector.
+    pub signing_keys: Vec<(String, String)>,
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
@@ -133,6 +135,7 @@ impl Default for World {
             checks: Vec::new(),
             author_policy: None,
             arc_sets: Vec::new(),
+            signing_keys: Vec::new(),
             endpoints: BTreeMap::new(),
         }
     }
@@ -147,6 +150,13 @@ pub(crate) struct Login {
 }
 
 impl World {
+    pub fn selectors(&self, domain: &str) -> Vec<String> {
+        let domain = domain.trim_end_matches('.');
+        let of_domain = |(owner, _): &&(String, String)| owner.eq_ignore_ascii_case(domain);
+        let keys = self.signing_keys.iter().filter(of_domain);
+        keys.map(|(_, selector)| selector.clone()).collect()
+    }
+
     pub fn content(&self) -> &Content {
         self.content.as_ref().expect("the hook has no message")
     }

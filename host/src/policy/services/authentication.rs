@@ -437,11 +437,10 @@ impl ResolverCache<Box<str>, Txt> for DmarcRecords {
 /// The tag `pct` of a DMARC record (RFC 7489 §6.3), which RFC 9989 dropped and domains still publish. 100 if it is not there or is none.
 fn percent(record: &[u8]) -> u8 {
     let text = String::from_utf8_lossy(record);
-    let tags = text.split(';').filter_map(|tag| tag.split_once('='));
-    let named = tags
-        .filter(|(name, _)| name.trim().eq_ignore_ascii_case("pct"))
-        .map(|(_, value)| value.trim().parse().ok().filter(|percent| *percent <= 100));
-    named.last().flatten().unwrap_or(100)
+    let mut tags = text.rsplit(';').filter_map(|tag| tag.split_once('='));
+    let named = tags.find(|(name, _)| name.trim().eq_ignore_ascii_case("pct"));
+    let percent = named.and_then(|(_, value)| value.trim().parse().ok());
+    percent.filter(|percent| *percent <= 100).unwrap_or(100)
 }
 
 impl Check {
