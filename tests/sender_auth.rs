@@ -274,6 +274,12 @@ fn what_others_signed_and_sealed_verifies() {
         &signed,
     );
 
+    let blank = through(
+        "dkimsign",
+        &["r", "author.test", &path(&rsa), "--bcanon", "relaxed"],
+        &format!("{letter}blanks  \t \r\n \t\r\n\r\n \r\n"),
+    );
+
     // Two hops: a list that changes the message, and says that it was right; a forwarder that found the list's seal in order.
     let changed = format!("Authentication-Results: list.test; dmarc=pass header.from=author.test\r\n{signed}")
         .replace("Subject: hello", "Subject: [list] hello");
@@ -296,7 +302,7 @@ fn what_others_signed_and_sealed_verifies() {
     );
     let half = relay(&nsd, &sink, "dmarc = \"enforce\"\narc_sealers = [\"list.test\"]");
     let refused = "550 5.7.1 Message refused: author.test asks to reject";
-    let table: [(&str, &Relay, String, &str, &[&str]); 10] = [
+    let table: [(&str, &Relay, String, &str, &[&str]); 11] = [
         (
             "RSA",
             &strict,
@@ -317,6 +323,13 @@ fn what_others_signed_and_sealed_verifies() {
             signed_twice.replacen("s=r;", "s=gone;", 1),
             "250",
             &["dkim=pass (selector e)", "dkim=permerror (selector gone", "dmarc=pass"],
+        ),
+        (
+            "blanks at the end",
+            &strict,
+            blank,
+            "250",
+            &["dkim=pass (selector r)", "dmarc=pass"],
         ),
         ("changed", &strict, signed.replace("there.", "here."), refused, &[]),
         ("unsigned", &strict, letter.clone(), refused, &[]),
@@ -384,6 +397,7 @@ fn nobody_speaks_in_our_name() {
             .send("a@author.test", &["bob@ours.test"], &content)
             .starts_with("250")
     );
+    sink.wait_for(1);
     // Where the header breaks off, some read on.
     let broken = format!("From: alice@author.test\r\nno field\r\n{}\r\n\r\nbody", forged[0]);
     assert!(

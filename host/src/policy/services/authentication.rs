@@ -6,7 +6,7 @@
 //!
 //! The checks report and never decide. They ask the daemon's resolver, whose cache they share; what takes longer than [`TIME_MAX`], or than its caller
 //! waits, is given up. Of a hostile message only so much is looked at: the header up to
-//! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body in a file is hashed piece by piece and never in memory as a
+//! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body is hashed piece by piece, one in a file never in memory as a
 //! whole. What goes wrong is a status: a resolver without an answer is [`Status::TempError`], and so is a fault of ours.
 
 use std::borrow::Borrow;
@@ -19,8 +19,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use mail_auth::common::crypto::{HashAlgorithm, HashContext, HashImpl, HashOutput, Sha1, Sha256};
 use mail_auth::common::verify::VerifySignature;
-use mail_auth::dkim::DkimError;
 use mail_auth::dkim::canonicalize::BodyHasher;
+use mail_auth::dkim::{Canonicalization, DkimError};
 use mail_auth::dmarc::verify::DmarcParameters;
 use mail_auth::dmarc::{Dmarc, Policy};
 use mail_auth::{
@@ -32,13 +32,13 @@ use tokio::task::JoinSet;
 
 use super::content::{Content, READ_BYTES_MAX};
 use super::spf;
+use crate::dkim::Blanks;
 use crate::dns::Dns;
-use crate::message::Body;
 
 /// How long the checks of an envelope, and those of a message, may take each (RFC 7208 §4.6.4 asks for at least 20 seconds).
 pub const TIME_MAX: Duration = Duration::from_secs(20);
 
-/// How much of a message in a file is searched for its header, in bytes.
+/// How much of a message is searched for its header, in bytes.
 pub const HEADER_BYTES_MAX: u64 = READ_BYTES_MAX as u64;
 
 /// How many DKIM signatures of a message are verified, from the top; each costs a look-up and a computation.
@@ -554,44 +554,40 @@ fn dmarc_check(dmarc: &DmarcOutput) -> Check {
 
 /// What the checks need of a message.
 struct Message {
-    /// A message in memory as it is; of one in a file the header.
-    bytes: Bytes,
-    /// Hashes of the body of a message in a file, in the order in which the header needs them.
+    /// The header, and the empty line behind it.
+    header: Bytes,
+    /// Hashes of the body, in the order in which the header needs them.
     body_hashes: Vec<Vec<u8>>,
 }
 
 impl Message {
-    /// Blocks while it reads and hashes a file.
+    /// Blocks while it reads and hashes.
     fn read(content: &Content) -> io::Result<Message> {
-        let whole = content.size() <= Body::MEMORY_LIMIT as u64;
-        let bytes = match whole {
-            true => content.whole()?,
-            false => content.read(0, READ_BYTES_MAX)?,
-        };
-        let end = match memchr::memmem::find(&bytes, b"\r\n\r\n") {
-            Some(place) if !whole => place + 4,
-            _ => bytes.len(),
-        };
+        let start = content.read(0, READ_BYTES_MAX)?;
+        let end = memchr::memmem::find(&start, b"\r\n\r\n").map_or(start.len(), |place| place + 4);
         let mut message = Message {
-            bytes: bytes.slice(..end),
+            header: start.slice(..end),
             body_hashes: Vec::new(),
         };
-        if !whole && let Some(parsed) = message.parse() {
-            let mut hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
-            let mut offset = if hashers.is_empty() { content.size() } else { end as u64 };
-            while offset < content.size() {
-                let part = content.read(offset, READ_BYTES_MAX)?;
-                hashers.iter_mut().for_each(|hasher| hasher.write(&part));
-                offset += part.len() as u64;
-            }
-            message.body_hashes = hashers.into_iter().map(Hasher::finish).collect();
+        let Some(parsed) = message.parse() else {
+            return Ok(message);
+        };
+        let mut hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
+        let mut blanks = Blanks::default();
+        let mut offset = if hashers.is_empty() { content.size() } else { end as u64 };
+        while offset < content.size() {
+            let part = content.read(offset, READ_BYTES_MAX)?;
+            let reduced = blanks.reduced(&part);
+            hashers.iter_mut().for_each(|hasher| hasher.write(&part, &reduced));
+            offset += part.len() as u64;
         }
+        message.body_hashes = hashers.into_iter().map(Hasher::finish).collect();
         Ok(message)
     }
 
     /// The header taken apart. None if there is none.
     fn parse(&self) -> Option<AuthenticatedMessage<'_>> {
-        let mut parsed = AuthenticatedMessage::parse(&self.bytes)?;
+        let mut parsed = AuthenticatedMessage::parse(&self.header)?;
         for ((_, _, _, place), hash) in parsed.body_hashes.iter_mut().zip(&self.body_hashes) {
             place.clone_from(hash);
         }
@@ -604,24 +600,29 @@ impl Message {
 
 /// The hash of a body that comes in pieces.
 enum Hasher {
-    Sha1(BodyHasher<<Sha1 as HashImpl>::Context>),
-    Sha256(BodyHasher<<Sha256 as HashImpl>::Context>),
+    Sha1(BodyHasher<<Sha1 as HashImpl>::Context>, Canonicalization),
+    Sha256(BodyHasher<<Sha256 as HashImpl>::Context>, Canonicalization),
 }
 
 impl Hasher {
-    fn new(
-        (canonicalization, algorithm, length, _): &(mail_auth::dkim::Canonicalization, HashAlgorithm, u64, Vec<u8>),
-    ) -> Hasher {
+    fn new((canonicalization, algorithm, length, _): &(Canonicalization, HashAlgorithm, u64, Vec<u8>)) -> Hasher {
+        let by = *canonicalization;
         match algorithm {
-            HashAlgorithm::Sha1 => Hasher::Sha1(BodyHasher::new(Sha1::hasher(), *canonicalization, *length)),
-            HashAlgorithm::Sha256 => Hasher::Sha256(BodyHasher::new(Sha256::hasher(), *canonicalization, *length)),
+            HashAlgorithm::Sha1 => Hasher::Sha1(BodyHasher::new(Sha1::hasher(), by, *length), by),
+            HashAlgorithm::Sha256 => Hasher::Sha256(BodyHasher::new(Sha256::hasher(), by, *length), by),
         }
     }
 
-    fn write(&mut self, part: &[u8]) {
+    /// `reduced` is the same part with its blanks [reduced](Blanks).
+    fn write(&mut self, part: &[u8], reduced: &[u8]) {
+        let (Hasher::Sha1(_, by) | Hasher::Sha256(_, by)) = self;
+        let part = match by {
+            Canonicalization::Relaxed => reduced,
+            Canonicalization::Simple => part,
+        };
         match self {
-            Hasher::Sha1(hasher) => hasher.write(part),
-            Hasher::Sha256(hasher) => hasher.write(part),
+            Hasher::Sha1(hasher, _) => hasher.write(part),
+            Hasher::Sha256(hasher, _) => hasher.write(part),
         }
     }
 
@@ -630,8 +631,8 @@ impl Hasher {
             hasher.finish().0.complete()
         }
         match self {
-            Hasher::Sha1(hasher) => complete(hasher),
-            Hasher::Sha256(hasher) => complete(hasher),
+            Hasher::Sha1(hasher, _) => complete(hasher),
+            Hasher::Sha256(hasher, _) => complete(hasher),
         }
         .as_ref()
         .to_vec()

@@ -10,6 +10,7 @@ use mail_auth::dkim::{Canonicalization, DkimSigner};
 
 use super::*;
 use crate::dns::testing;
+use crate::message::Body;
 
 const PEER: &str = "192.0.2.7";
 
@@ -214,7 +215,7 @@ async fn signatures_are_verified_and_aligned() {
 async fn a_large_body_is_hashed_in_pieces_to_the_same_end() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let large = format!(
-        "{LETTER}{}\r\n \t\r\n\r\n",
+        "{LETTER}{}\r\nend \t\r\n\r\n",
         "line of text \t with blanks  \r\n\r\n".repeat(30_000)
     );
     assert!(large.len() > 3 * READ_BYTES_MAX as usize);
