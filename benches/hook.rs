@@ -63,6 +63,7 @@ async fn policy_of(file: &Path, settings: &str) -> Arc<Policy> {
     let services = Arc::new(Services {
         relay_domains: Arc::new(config.relay_domains.clone()),
         users: Arc::new(Users::parse(b"", Path::new("users")).expect("no users")),
+        keys: gatepost::dkim::Keys::default(),
         state: State::in_memory(),
         authenticator: Authenticator::new(&dns, "relay.test"),
         dns,

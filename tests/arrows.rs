@@ -4,20 +4,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module of the daemon, and the others that it may name outside of its unit tests.
-const ARROWS: [(&str, &str); 25] = [
+const ARROWS: [(&str, &str); 26] = [
     ("admin", "message metrics"),
     (
         "app",
-        "admin auth config delivery dns journal limits listener maillog message metrics policy relay spool supervisor tls worker_link",
+        "admin auth config delivery dkim dns journal limits listener maillog message metrics policy relay spool supervisor tls worker_link",
     ),
     ("auth", ""),
-    ("cli", "admin app auth config message policy project tls"),
+    ("cli", "admin app auth config dkim message policy project tls"),
     ("config", "message"),
     (
         "connection",
-        "auth config listener maillog message metrics policy relay spool tls",
+        "auth config dkim listener maillog message metrics policy relay spool tls",
     ),
     ("delivery", "config dns maillog message metrics spool"),
+    ("dkim", "config message tls"),
     ("dns", "config"),
     ("journal", "maillog message metrics policy"),
     ("lib", ""),
@@ -30,7 +31,7 @@ const ARROWS: [(&str, &str); 25] = [
     ("main", ""),
     ("message", ""),
     ("metrics", "message tls"),
-    ("policy", "auth config dns message slice"),
+    ("policy", "auth config dkim dns message slice"),
     ("project", "policy"),
     ("proxy", ""),
     ("relay", "auth config limits metrics policy spool tls"),

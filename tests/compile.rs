@@ -193,6 +193,7 @@ async fn whatever_ends_the_compiler_is_an_error_of_that_load_and_the_old_version
     let services = Arc::new(Services {
         relay_domains: Arc::new(config.relay_domains.clone()),
         users: Arc::new(Users::parse(b"", Path::new("users")).expect("no users")),
+        keys: gatepost::dkim::Keys::default(),
         state: State::in_memory(),
         authenticator: Authenticator::new(&dns, "relay.test"),
         dns,

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod delivery;
+pub mod dkim;
 pub mod dns;
 pub mod journal;
 pub mod limits;

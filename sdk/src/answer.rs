@@ -166,7 +166,7 @@ impl Answer {
         self.with(Action::Quarantine(why.into()))
     }
 
-    /// Signs the message with this domain's key when it leaves. `on_message`, grant `sign`.
+    /// Signs the message with the key of this domain and selector, when all policies are done with it. `on_message`, grant `sign`.
     #[must_use]
     pub fn sign(self, domain: impl Into<String>, selector: impl Into<String>) -> Self {
         self.with(Action::Sign(Signature {

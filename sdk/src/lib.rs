@@ -79,7 +79,8 @@ pub use hooks::{
 };
 pub use interface::hooks::decline;
 pub use interface::{
-    authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, state, types,
+    authentication, clock, credentials, dns, endpoint, login, messages, metrics, notes, queue, random, signing, state,
+    types,
 };
 pub use policy::{NoConfig, Policy, Unconfigured};
 

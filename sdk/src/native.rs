@@ -23,6 +23,9 @@ pub mod types {
         pub fn id(&self) -> String {
             with(|world| world.session_id.clone())
         }
+        pub fn hostname(&self) -> String {
+            with(|world| world.hostname.clone())
+        }
         pub fn listener(&self) -> Listener {
             with(|world| world.listener.clone())
         }
@@ -233,7 +236,7 @@ pub mod authentication {
     use super::types::Session;
     use super::with;
 
-    pub use super::generated::authentication::{Check, Status};
+    pub use super::generated::authentication::{ArcSet, Check, DmarcPolicy, DmarcRequest, Status};
 
     pub fn check_envelope(_: &Session) -> Vec<Check> {
         let of_envelope = |check: &&Check| matches!(&*check.method, "spf" | "iprev");
@@ -241,6 +244,18 @@ pub mod authentication {
     }
     pub fn check_message(_: &Session, _: &Message) -> Vec<Check> {
         with(|world| world.checks.clone())
+    }
+    pub fn author_policy(_: &Session, _: &Message) -> Option<DmarcPolicy> {
+        with(|world| world.author_policy.clone())
+    }
+    pub fn arc_sets(_: &Session, _: &Message) -> Vec<ArcSet> {
+        with(|world| world.arc_sets.clone())
+    }
+}
+
+pub mod signing {
+    pub fn selectors(domain: &str) -> Vec<String> {
+        super::with(|world| world.selectors(domain))
     }
 }
 
@@ -295,6 +310,7 @@ mod tests {
     fn signatures_are_those_of_the_component() {
         use generated::types::Session;
         same(Session::id, types::Session::id);
+        same(Session::hostname, types::Session::hostname);
         same(Session::listener, types::Session::listener);
         same(Session::peer, types::Session::peer);
         same(Session::reverse_name, types::Session::reverse_name);
@@ -344,11 +360,14 @@ mod tests {
         let _ = [generated::dns::lookup, dns::lookup];
         let _ = [generated::dns::lists, dns::lists];
         let _ = [generated::credentials::senders, credentials::senders];
+        let _ = [generated::signing::selectors, signing::selectors];
         same(
             generated::authentication::check_envelope,
             authentication::check_envelope,
         );
         same_with_two(generated::authentication::check_message, authentication::check_message);
+        same_with_two(generated::authentication::author_policy, authentication::author_policy);
+        same_with_two(generated::authentication::arc_sets, authentication::arc_sets);
 
         use generated::endpoint::Connection;
         same_with_bytes(Connection::write, endpoint::Connection::write);

@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod client;
+pub mod dns;
 pub mod hostile;
 pub mod names;
 pub mod redis;

@@ -27,6 +27,7 @@ use crate::admin::{self, Probes};
 use crate::auth::Users;
 use crate::config::{Config, embedded_state_dir};
 use crate::delivery::{Delivery, DeliveryConfig, DeliveryHandle};
+use crate::dkim;
 use crate::dns::Dns;
 use crate::journal::LogJournal;
 use crate::limits::Connections;
@@ -119,7 +120,8 @@ pub fn try_policy(config: &Config, users: Users, files: &Files) -> anyhow::Resul
             counters: Arc::default(),
             journal: Arc::new(LogJournal::new(Arc::new(Metrics::new()))),
         };
-        let services = backing.services(config, Arc::new(users));
+        // Whether the keys can be used is looked at apart.
+        let services = backing.services(config, Arc::new(users), dkim::Keys::default());
         let engine = Engine::new(Compiler::of_commands())
             .map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;
         let errors = Policies::start(engine, config, files, services).await.err();
@@ -138,10 +140,11 @@ struct Backing {
 
 impl Backing {
     /// The services of one configuration.
-    fn services(&self, config: &Config, users: Arc<Users>) -> Arc<Services> {
+    fn services(&self, config: &Config, users: Arc<Users>, keys: dkim::Keys) -> Arc<Services> {
         Arc::new(Services {
             relay_domains: Arc::new(config.relay_domains.clone()),
             users,
+            keys,
             state: self.state.clone(),
             dns: self.dns.clone(),
             authenticator: Authenticator::new(&self.dns, &config.hostname),
@@ -226,7 +229,8 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         counters,
         journal,
     };
-    let services = backing.services(&config, users.clone());
+    let keys = dkim::Keys::read(&config.dkim, &bundle.secrets.dkim)?;
+    let services = backing.services(&config, users.clone(), keys);
     let versions = Versions::new(&mut config, &bundle.plugins, &bundle.kept, &bundle.history);
     let compiler = Compiler::confined().cached_in(&config.state_dir.join("compiled"));
     let engine = Engine::new(compiler).map_err(|error| anyhow::anyhow!("the WebAssembly engine: {error:#}"))?;

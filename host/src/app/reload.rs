@@ -15,6 +15,7 @@ use super::actions::SUPERSEDED;
 use super::versions::{self, Version};
 use super::{App, delivery_config, users, warn_of_certificates, warn_of_configuration};
 use crate::config::{self, Config};
+use crate::dkim;
 use crate::listener::{self, Listener};
 use crate::maillog::LogGuard;
 use crate::policy::services::state::State;
@@ -158,7 +159,8 @@ impl App {
                 Some((store, None, loaded))
             }
         };
-        let services = self.backing.services(&config, users.clone());
+        let keys = dkim::Keys::read(&config.dkim, &bundle.secrets.dkim)?;
+        let services = self.backing.services(&config, users.clone(), keys);
         let mut files: Files = bundle
             .plugins
             .iter()

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::Serialize;
 use zeroize::Zeroizing;
@@ -16,6 +16,7 @@ use super::text::{Paint, printable};
 use crate::app;
 use crate::auth::Users;
 use crate::config::{CertificateFiles, Config, DEFAULT_STATE_DIR, Route, embedded_toml};
+use crate::dkim::Keys;
 use crate::tls::{CertificatePem, PemFile, TlsStore};
 
 /// Check the configuration and the files that it names
@@ -79,6 +80,7 @@ pub fn check(args: &Args, path: Option<&Path>) -> anyhow::Result<()> {
 impl Findings {
     fn look_at(&mut self, config: &Config) {
         self.certificates(config);
+        self.signing_keys(config);
         if let Some(users) = config
             .auth
             .users
@@ -158,6 +160,17 @@ impl Findings {
         }
     }
 
+    fn signing_keys(&mut self, config: &Config) {
+        for dkim in &config.dkim {
+            match read_pem(&dkim.key).map(|file| Keys::read(std::slice::from_ref(dkim), &[file])) {
+                Ok(Ok(_)) => {}
+                Ok(Err(error)) => self.errors.push(error.to_string()),
+                Err(error) => self.errors.push(error),
+            }
+            self.warn_if_open(&dkim.key);
+        }
+    }
+
     /// A file that holds a secret: it must be readable here, good, and should not be readable by everybody.
     fn secret(&mut self, path: &Path, problems: impl FnOnce(&[u8]) -> Vec<String>) {
         match fs::read(path).map(Zeroizing::new) {
@@ -201,16 +214,17 @@ fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
 }
 
 fn read_pair(pair: &CertificateFiles) -> Result<CertificatePem, String> {
-    let read = |path: &PathBuf| {
-        let bytes = Zeroizing::new(fs::read(path).map_err(|error| in_file(path, error))?);
-        Ok::<_, String>(PemFile {
-            path: path.clone(),
-            bytes,
-        })
-    };
     Ok(CertificatePem {
-        certificate: read(&pair.certificate)?,
-        key: read(&pair.key)?,
+        certificate: read_pem(&pair.certificate)?,
+        key: read_pem(&pair.key)?,
+    })
+}
+
+pub(super) fn read_pem(path: &Path) -> Result<PemFile, String> {
+    let bytes = Zeroizing::new(fs::read(path).map_err(|error| in_file(path, error))?);
+    Ok(PemFile {
+        path: path.to_owned(),
+        bytes,
     })
 }
 

@@ -1,11 +1,12 @@
 //! The command line: what can be typed, what is printed, and the exit status (0 done, 1 failed, 2 not understood).
 //!
-//! A command either runs here (`check`, `user`, `plugin new`, `plugin build`, `plugin check`, `plugin test`) or is a client of the running relay's admin socket (`queue`,
+//! A command either runs here (`check`, `user`, `dkim`, `plugin new`, `plugin build`, `plugin check`, `plugin test`) or is a client of the running relay's admin socket (`queue`,
 //! `plugin`); `run` hands over to the daemon. What is printed goes to standard output, errors to standard error;
 //! colours only on a terminal; what came from strangers is printed without its control characters.
 
 mod check;
 mod client;
+mod dkim;
 mod inspect;
 mod plugin;
 mod project;
@@ -53,6 +54,8 @@ enum Command {
     User(user::Command),
     #[command(subcommand)]
     Plugin(plugin::Command),
+    #[command(subcommand)]
+    Dkim(dkim::Command),
 }
 
 /// Does what the arguments of this process say.
@@ -66,6 +69,7 @@ pub fn main() -> ExitCode {
         Command::Queue(command) => queue::queue(&command, config),
         Command::User(command) => user::user(&command, config),
         Command::Plugin(command) => plugin::plugin(&command, config),
+        Command::Dkim(command) => dkim::dkim(&command, config),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -164,6 +168,7 @@ mod tests {
             ("plugin abort rbl", None),
             ("plugin disable rbl", None),
             ("plugin enable", Some(ErrorKind::MissingRequiredArgument)),
+            ("dkim records", None),
             ("plugin rollback", Some(ErrorKind::MissingRequiredArgument)),
             ("frobnicate", Some(ErrorKind::InvalidSubcommand)),
             ("--version", Some(ErrorKind::DisplayVersion)),

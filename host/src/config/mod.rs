@@ -56,6 +56,8 @@ pub struct Config {
     /// In the order of the file; names are unique, and no domain is in two of them.
     pub routes: Vec<Route>,
     pub dns: Dns,
+    /// In the order of the file; no two are of one domain and selector.
+    pub dkim: Vec<Dkim>,
     pub admin: Admin,
     pub log: Log,
     /// In the order of the file, which is the order in which they are asked; names are unique.
@@ -479,6 +481,17 @@ impl Timeouts {
     pub const DATA_END: Duration = Duration::from_secs(10 * 60);
     /// The mail is delivered by then; nothing is lost if the goodbye is.
     pub const QUIT: Duration = Duration::from_secs(10);
+}
+
+/// `[[dkim]]`: a key with which mail of a domain is signed (RFC 6376).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Dkim {
+    /// Lower case, A-labels, no trailing dot.
+    pub domain: String,
+    /// Lower case. The public key is at `SELECTOR._domainkey.DOMAIN`.
+    pub selector: String,
+    /// The private key, PEM: RSA or Ed25519.
+    pub key: PathBuf,
 }
 
 /// `[dns]`

@@ -56,6 +56,7 @@ fn top(top: &mut Section<'_, '_>) -> Option<Config> {
     );
     let routes = routes(top, &delivery.default);
     let dns = dns(top.table("dns", "[dns]"));
+    let dkim = dkim(top);
     let admin = admin(top.table("admin", "[admin]"));
     let log = log(top.table("log", "[log]"));
     let plugins = plugins(top);
@@ -87,6 +88,7 @@ fn top(top: &mut Section<'_, '_>) -> Option<Config> {
         delivery,
         routes,
         dns,
+        dkim,
         admin,
         log,
         plugins,
@@ -470,6 +472,28 @@ fn budget(mut s: Section<'_, '_>) -> Budget {
         host_call_bytes: size(&mut s, "host_call_bytes", Budget::HOST_CALL_BYTES),
         log_lines: count(&mut s, "log_lines", Budget::LOG_LINES),
     }
+}
+
+fn dkim(top: &mut Section<'_, '_>) -> Vec<Dkim> {
+    let mut lines: BTreeMap<(String, String), usize> = BTreeMap::new();
+    let mut keys = Vec::new();
+    for mut section in top.tables("dkim", "[[dkim]]") {
+        let domain = section.required::<Domain>("domain").map(|domain| domain.0);
+        // Labels like those of a domain (RFC 6376 §3.1).
+        let selector = section.required::<Domain>("selector").map(|selector| selector.0);
+        let key = section.required("key");
+        let (Some(domain), Some(selector), Some(key)) = (domain, selector, key) else {
+            continue;
+        };
+        let name = (domain, selector);
+        if let Some(line) = lines.get(&name) {
+            section.problem("selector", format!("is already that of the key in line {line}"));
+        }
+        lines.entry(name.clone()).or_insert_with(|| section.line());
+        let (domain, selector) = name;
+        keys.push(Dkim { domain, selector, key });
+    }
+    keys
 }
 
 /// Remembers where each name is given, and objects to a second time.

@@ -9,6 +9,7 @@ use gatepost_smtp::reply::Reply;
 use gatepost_smtp::session::Answer;
 
 use super::Connection;
+use crate::dkim::{self, Signer};
 use crate::maillog::{self, Accepted};
 use crate::message::{Body, Envelope, Id, NewMessage, Origin, Recipient};
 use crate::policy::Transaction;
@@ -109,6 +110,11 @@ impl Connection {
             Ok(finished) => finished,
             Err(error) => return self.spool_failed(&error.to_string()),
         };
+        // Last, as any change behind a signature breaks it.
+        let head = match self.signed(std::mem::take(&mut effects.signers), head, &body).await {
+            Ok(head) => head,
+            Err(refusal) => return refusal,
+        };
         let origin = Arc::new(Origin {
             session: self.scope.session.clone(),
             notes: transaction.notes.clone(),
@@ -170,6 +176,22 @@ impl Connection {
             chain::tell(&self.policy, &mut self.scope, Event::Queued(&queued)).await;
         }
         Answer::AcceptWith(Reply::queued(&id.to_string()))
+    }
+
+    /// The head with the signatures that policies want on top of it. A message that cannot be signed is not taken: its domain asks others not to
+    /// take it unsigned.
+    async fn signed(&mut self, signers: Vec<Signer>, head: Bytes, body: &Body) -> Result<Bytes, Answer> {
+        if signers.is_empty() {
+            return Ok(head);
+        }
+        match dkim::sign(signers, head.clone(), body.clone()).await {
+            Ok(fields) => Ok([fields, head].concat().into()),
+            Err(error) => {
+                tracing::error!(session_id = %self.scope.session.id, %error, "a message cannot be signed");
+                self.blame("not-signed", &error.to_string());
+                Err(Answer::Refuse(Reply::policy_failed()))
+            }
+        }
     }
 
     /// Makes it durable, and says so in the log.

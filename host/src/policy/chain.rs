@@ -23,6 +23,7 @@ use super::services::content::Place;
 use super::shadow::Copied;
 use crate::auth::Login;
 use crate::config::{Grant, OnFailure};
+use crate::dkim::{SIGNATURES_MAX, Signer};
 use crate::message::{Id, Identity, SessionFacts};
 
 /// The most that all delays of one stage may add up to.
@@ -226,6 +227,8 @@ pub struct Effects {
     pub route: Option<String>,
     pub quarantine: Option<String>,
     pub fates: Vec<(u32, Fate)>,
+    /// on-message: who signs the message when all is done with it.
+    pub signers: Vec<Signer>,
     pub withdrawn: Vec<String>,
     pub source_address: Option<std::net::IpAddr>,
     pub tls: Option<TlsPolicy>,
@@ -716,10 +719,11 @@ impl Scope {
                 }
                 wit::Action::Quarantine(why) => next.quarantine = Some(cut(&why, TAG_BYTES_MAX).to_owned()),
                 wit::Action::Sign(signature) => {
-                    return Err(format!(
-                        "the host has no key for {} / {}",
-                        signature.domain, signature.selector
-                    ));
+                    if next.signers.len() == SIGNATURES_MAX {
+                        return Err(format!("a message gets at most {SIGNATURES_MAX} signatures"));
+                    }
+                    let signer = self.services.keys.signer(&signature.domain, &signature.selector)?;
+                    next.signers.push(signer.clone());
                 }
                 wit::Action::Delay(ms) => next.delay += Duration::from_millis(ms.into()),
                 wit::Action::Tag(tag) => {

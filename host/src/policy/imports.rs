@@ -15,7 +15,7 @@ use wasmtime::component::{Resource, ResourceTable};
 use super::bindings::gatepost::policy as wit;
 use super::decision::{Journal, READS_MAX, Read, Stage, Told};
 use super::memory::{Account, Limiter};
-use super::services::authentication::{Authenticator, Check, EnvelopeChecks, Sender, Status};
+use super::services::authentication::{Authenticator, Check, EnvelopeChecks, MessageChecks, Request, Sender, Status};
 use super::services::content::Content;
 use super::services::counters::Counters;
 use super::services::endpoint::{self, Endpoints};
@@ -24,6 +24,7 @@ use super::services::state::{Bucket, Namespace, State, StateError, Taken};
 use super::wasi::Wasi;
 use crate::auth::{Login, Users};
 use crate::config::{self, Grant};
+use crate::dkim;
 use crate::dns::Dns;
 use crate::message::{AuthOffer, Envelope, Id, Notes, SessionFacts, since_epoch};
 
@@ -51,6 +52,8 @@ pub struct Connection(endpoint::Connection);
 pub struct Services {
     pub relay_domains: Arc<BTreeSet<String>>,
     pub users: Arc<Users>,
+    /// With which mail is signed.
+    pub keys: dkim::Keys,
     pub state: State,
     pub dns: Dns,
     pub authenticator: Authenticator,
@@ -110,7 +113,7 @@ pub struct Call {
 #[derive(Clone, Default)]
 pub struct Checks {
     pub envelope: Option<Arc<EnvelopeChecks>>,
-    pub message: Option<Arc<Vec<Check>>>,
+    pub message: Option<Arc<MessageChecks>>,
 }
 
 /// The data of an instance's store.
@@ -375,6 +378,13 @@ impl wit::types::Host for Guest {}
 impl wit::types::HostSession for Guest {
     fn id(&mut self, _: Resource<Session>) -> wasmtime::Result<String> {
         Ok(self.call()?.session.id.to_string())
+    }
+
+    fn hostname(&mut self, _: Resource<Session>) -> wasmtime::Result<String> {
+        let call = self.call()?;
+        let hostname = call.services.authenticator.hostname().clone();
+        call.saw("session.hostname", text(&hostname));
+        Ok(owned(&hostname))
     }
 
     fn listener(&mut self, _: Resource<Session>) -> wasmtime::Result<wit::types::Listener> {
@@ -850,6 +860,16 @@ impl wit::credentials::Host for Guest {
     }
 }
 
+impl wit::signing::Host for Guest {
+    fn selectors(&mut self, domain: String) -> wasmtime::Result<Vec<String>> {
+        self.need(Grant::Sign)?;
+        let call = self.call()?;
+        let selectors: Vec<String> = call.services.keys.selectors(&domain).map(str::to_owned).collect();
+        call.saw_about("signing.selectors", Some(&domain), Told::Amount(selectors.len()));
+        Ok(selectors)
+    }
+}
+
 impl From<lists::DnsError> for wit::dns::DnsError {
     fn from(error: lists::DnsError) -> Self {
         match error {
@@ -952,6 +972,23 @@ impl Guest {
         Ok(found)
     }
 
+    /// All checks of this transaction's message, computed once.
+    async fn message_checks(&mut self) -> wasmtime::Result<Arc<MessageChecks>> {
+        let envelope = self.envelope_checks().await?;
+        let call = self.call()?;
+        if let Some(known) = &call.checks.message {
+            return Ok(known.clone());
+        }
+        let Some(content) = &call.content else {
+            return Err(wasmtime::format_err!("there is no message in {}", call.stage));
+        };
+        // As the client sent it: what policies changed would break its signatures.
+        let (content, authenticator) = (content.original(), call.services.authenticator.clone());
+        let found = Arc::new(authenticator.check_message(&envelope, &content).await);
+        self.call()?.checks.message = Some(found.clone());
+        Ok(found)
+    }
+
     fn checked(&mut self, what: &'static str, checks: &[Check]) -> wasmtime::Result<Vec<wit::authentication::Check>> {
         let call = self.call()?;
         for check in checks {
@@ -992,22 +1029,44 @@ impl wit::authentication::Host for Guest {
         _: Resource<Session>,
         _: Resource<Message>,
     ) -> wasmtime::Result<Vec<wit::authentication::Check>> {
-        let envelope = self.envelope_checks().await?;
-        let call = self.call()?;
-        let found = match call.checks.message.clone() {
-            Some(known) => known,
-            None => {
-                let Some(content) = &call.content else {
-                    return Err(wasmtime::format_err!("there is no message in {}", call.stage));
-                };
-                // As the client sent it: what policies changed would break its signatures.
-                let (content, authenticator) = (content.original(), call.services.authenticator.clone());
-                let found = Arc::new(authenticator.check_message(&envelope, &content).await);
-                self.call()?.checks.message = Some(found.clone());
-                found
-            }
-        };
-        self.checked("authentication.check-message", &found)
+        let found = self.message_checks().await?;
+        self.checked("authentication.check-message", &found.checks)
+    }
+
+    async fn author_policy(
+        &mut self,
+        _: Resource<Session>,
+        _: Resource<Message>,
+    ) -> wasmtime::Result<Option<wit::authentication::DmarcPolicy>> {
+        let found = self.message_checks().await?;
+        let policy = found.author_policy.as_ref();
+        let told = policy.map_or(Told::Nothing, |policy| Told::Text(policy.domain.as_str().into()));
+        self.call()?.saw("authentication.author-policy", told);
+        Ok(policy.map(|policy| wit::authentication::DmarcPolicy {
+            domain: policy.domain.clone(),
+            request: match policy.request {
+                Request::None => wit::authentication::DmarcRequest::None,
+                Request::Quarantine => wit::authentication::DmarcRequest::Quarantine,
+                Request::Reject => wit::authentication::DmarcRequest::Reject,
+            },
+            percent: policy.percent,
+        }))
+    }
+
+    async fn arc_sets(
+        &mut self,
+        _: Resource<Session>,
+        _: Resource<Message>,
+    ) -> wasmtime::Result<Vec<wit::authentication::ArcSet>> {
+        let found = self.message_checks().await?;
+        self.charge(found.arc_sets.iter().map(|set| set.results.len()).sum())?;
+        self.call()?
+            .saw("authentication.arc-sets", Told::Amount(found.arc_sets.len()));
+        let sets = found.arc_sets.iter().map(|set| wit::authentication::ArcSet {
+            sealer: set.sealer.clone(),
+            results: set.results.clone(),
+        });
+        Ok(sets.collect())
     }
 }
 

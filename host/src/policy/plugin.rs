@@ -354,6 +354,7 @@ pub(super) fn interface_grant(interface: &str) -> Option<Grant> {
         "credentials" => Grant::Credentials,
         "authentication" => Grant::Authentication,
         "endpoint" => Grant::Endpoint,
+        "signing" => Grant::Sign,
         _ => return None,
     })
 }
@@ -387,6 +388,7 @@ fn link(engine: &Engine, needs_wasi: bool) -> wasmtime::Result<Linker<Guest>> {
     wit::dns::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::credentials::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::authentication::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
+    wit::signing::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     wit::endpoint::add_to_linker::<_, HasSelf<_>>(&mut linker, own)?;
     if needs_wasi {
         wasi::link(&mut linker)?;

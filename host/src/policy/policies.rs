@@ -313,6 +313,7 @@ mod tests {
     use super::super::{Compiler, PIN_MAX};
     use super::*;
     use crate::auth::Users;
+    use crate::dkim::Keys;
     use crate::dns::Dns;
 
     struct Nobody;
@@ -330,6 +331,7 @@ mod tests {
         let services = Arc::new(Services {
             relay_domains: Arc::default(),
             users: Arc::new(Users::parse(b"", Path::new("users")).unwrap()),
+            keys: Keys::default(),
             state: State::in_memory(),
             authenticator: Authenticator::new(&dns, "relay.test"),
             dns,

@@ -124,6 +124,7 @@ fn scratch(policy: &Policy, config: &Config, answers: bool, journal: Arc<Allowed
     let services = Services {
         relay_domains: policy.services.relay_domains.clone(),
         users: policy.services.users.clone(),
+        keys: policy.services.keys.clone(),
         state: State::in_memory(),
         authenticator: Authenticator::new(&dns, &config.hostname),
         dns,

@@ -85,6 +85,7 @@ impl Beside {
         let services = Services {
             relay_domains: services.relay_domains.clone(),
             users: services.users.clone(),
+            keys: services.keys.clone(),
             state: State::Embedded(shadow.state.clone()),
             dns: services.dns.clone(),
             authenticator: services.authenticator.clone(),

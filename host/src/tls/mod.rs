@@ -195,9 +195,10 @@ fn load(
         .key_provider
         .load_private_key(private_key(&pem.key)?)
         .map_err(|_| {
-            let line = first_section(&pem.key, |label| label.ends_with("PRIVATE KEY"));
-            let usable = "RSA of 2048 bits and more, ECDSA P-256 and P-384, and Ed25519 can";
-            failure(&pem.key, line, format!("the private key cannot be used: {usable}"))
+            unusable_key(
+                &pem.key,
+                "RSA of 2048 bits and more, ECDSA P-256 and P-384, and Ed25519 can",
+            )
         })?;
     let unreadable = |error: &dyn fmt::Display| {
         let line = first_section(&pem.certificate, |label| label == "CERTIFICATE");
@@ -257,7 +258,8 @@ fn certificates(file: &PemFile) -> Result<Vec<CertificateDer<'static>>, TlsError
     Err(failure(file, None, problem))
 }
 
-fn private_key(file: &PemFile) -> Result<PrivateKeyDer<'static>, TlsError> {
+/// The first private key in a file.
+pub fn private_key(file: &PemFile) -> Result<PrivateKeyDer<'static>, TlsError> {
     match PrivateKeyDer::from_pem_slice(&file.bytes) {
         Ok(key) => Ok(key),
         Err(pem::Error::NoItemsFound) => {
@@ -276,6 +278,12 @@ fn private_key(file: &PemFile) -> Result<PrivateKeyDer<'static>, TlsError> {
         }
         Err(error) => Err(pem_failure(file, &error)),
     }
+}
+
+/// That the private key in a file is of a kind that cannot be used; `usable` says which can.
+pub fn unusable_key(file: &PemFile, usable: &str) -> TlsError {
+    let line = first_section(file, |label| label.ends_with("PRIVATE KEY"));
+    failure(file, line, format!("the private key cannot be used: {usable}"))
 }
 
 fn failure(file: &PemFile, line: Option<usize>, problem: impl Into<String>) -> TlsError {

@@ -56,6 +56,8 @@ pub struct Secrets {
     pub admin_token: Option<Zeroizing<String>>,
     /// The state server's.
     pub state_password: Option<Zeroizing<String>>,
+    /// The keys of `[[dkim]]`, in its order.
+    pub dkim: Vec<PemFile>,
 }
 
 /// The users file, not parsed.
@@ -94,6 +96,9 @@ pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
     }
     if let Some(password) = state_password(config) {
         add(password, SECRET_BYTES_MAX);
+    }
+    for dkim in &config.dkim {
+        add(&dkim.key, SECRET_BYTES_MAX);
     }
     files
 }
@@ -217,6 +222,9 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
     }
     if let Some(path) = state_password(&config) {
         secrets.state_password = Some(files.line(path)?);
+    }
+    for dkim in &config.dkim {
+        secrets.dkim.push(files.pem(&dkim.key)?);
     }
     let plugin = |plugin: &config::Plugin| {
         let bytes = components.remove(&plugin.name);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::Store;
 use super::world::{Content, Login, World, run, take_declined};
-use crate::authentication::{Check, Status};
+use crate::authentication::{ArcSet, Check, DmarcPolicy, DmarcRequest, Status};
 use crate::dns::{DnsError, RecordType};
 use crate::endpoint::{EndpointError, Request, Response};
 use crate::hooks::{
@@ -67,6 +67,12 @@ impl<P> Script<P> {
     /// The policy, for tests of its parts.
     pub fn policy(&self) -> &P {
         &self.policy
+    }
+
+    /// The relay's own name; `relay.test` without it.
+    pub fn hostname(&mut self, name: &str) -> &mut Self {
+        self.world.hostname = name.to_owned();
+        self
     }
 
     /// The listener that took the connection.
@@ -138,6 +144,12 @@ impl<P> Script<P> {
     /// `relay_domains`.
     pub fn our_domains(&mut self, domains: &[&str]) -> &mut Self {
         self.world.our_domains = domains.iter().map(|domain| (*domain).to_owned()).collect();
+        self
+    }
+
+    /// A key of `[[dkim]]`.
+    pub fn signing_key(&mut self, domain: &str, selector: &str) -> &mut Self {
+        self.world.signing_keys.push((domain.to_owned(), selector.to_owned()));
         self
     }
 
@@ -220,11 +232,35 @@ impl<P> Script<P> {
 
     /// What the host's own checks of the sender say: `spf` and `iprev` are known from MAIL on, all of them with the message.
     pub fn check(&mut self, method: &str, status: Status, subject: &str) -> &mut Self {
+        self.check_in_detail(method, status, subject, "")
+    }
+
+    /// The same with a detail.
+    pub fn check_in_detail(&mut self, method: &str, status: Status, subject: &str, detail: &str) -> &mut Self {
         self.world.checks.push(Check {
             method: method.to_owned(),
             status,
             subject: subject.to_owned(),
-            detail: String::new(),
+            detail: detail.to_owned(),
+        });
+        self
+    }
+
+    /// The DMARC record that applies to the author's domain.
+    pub fn author_policy(&mut self, domain: &str, request: DmarcRequest, percent: u8) -> &mut Self {
+        self.world.author_policy = Some(DmarcPolicy {
+            domain: domain.to_owned(),
+            request,
+            percent,
+        });
+        self
+    }
+
+    /// One more hop of an ARC chain that verified: who sealed it, and what its ARC-Authentication-Results says.
+    pub fn arc_set(&mut self, sealer: &str, results: &str) -> &mut Self {
+        self.world.arc_sets.push(ArcSet {
+            sealer: sealer.to_owned(),
+            results: results.as_bytes().to_vec(),
         });
         self
     }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 
 use super::state::Store;
-use crate::authentication::Check;
+use crate::authentication::{ArcSet, Check, DmarcPolicy};
 use crate::dns::{DnsError, ListQuery, Query, RecordType};
 use crate::endpoint::{EndpointError, Request, Response};
 use crate::log::Level;
@@ -72,6 +72,7 @@ pub(super) fn run<R>(world: &mut World, hook: impl FnOnce() -> R) -> R {
 #[derive(Clone, Debug)]
 pub(crate) struct World {
     pub session_id: String,
+    pub hostname: String,
     pub listener: Listener,
     pub peer: Peer,
     pub reverse_name: Option<String>,
@@ -101,6 +102,10 @@ pub(crate) struct World {
     pub listings: BTreeMap<(String, String), Result<Vec<String>, DnsError>>,
     pub asked: Vec<String>,
     pub checks: Vec<Check>,
+    pub author_policy: Option<DmarcPolicy>,
+    pub arc_sets: Vec<ArcSet>,
+    /// Domain and selector.
+    pub signing_keys: Vec<(String, String)>,
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
@@ -108,6 +113,7 @@ impl Default for World {
     fn default() -> Self {
         Self {
             session_id: "0000000000001".to_owned(),
+            hostname: "relay.test".to_owned(),
             listener: Listener {
                 name: "mx".to_owned(),
                 auth: AuthOffer::Optional,
@@ -143,6 +149,9 @@ impl Default for World {
             listings: BTreeMap::new(),
             asked: Vec::new(),
             checks: Vec::new(),
+            author_policy: None,
+            arc_sets: Vec::new(),
+            signing_keys: Vec::new(),
             endpoints: BTreeMap::new(),
         }
     }
@@ -157,6 +166,13 @@ pub(crate) struct Login {
 }
 
 impl World {
+    pub fn selectors(&self, domain: &str) -> Vec<String> {
+        let domain = domain.trim_end_matches('.');
+        let of_domain = |(owner, _): &&(String, String)| owner.eq_ignore_ascii_case(domain);
+        let keys = self.signing_keys.iter().filter(of_domain);
+        keys.map(|(_, selector)| selector.clone()).collect()
+    }
+
     pub fn content(&self) -> &Content {
         self.content.as_ref().expect("the hook has no message")
     }

@@ -1,33 +1,44 @@
 //! Who sent a message, checked by the host: SPF (RFC 7208) and iprev (RFC 8601 §3) before the content is there, DKIM (RFC 6376), DMARC
 //! and ARC (RFC 8617) with it.
 //!
-//! The checks report and never decide. They ask the daemon's resolver, whose cache they share; how long they may take is the
-//! caller's, which drops the future when the time is over. Of a hostile message only so much is looked at: the header up to
-//! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body in a file is hashed piece by piece and never in memory as a
+//! SPF is `spf`'s, all else that of `mail-auth`; what that leaves open is settled here: that a domain has one DMARC record or none (RFC 9989 §4.10),
+//! where the record was found, and its `pct`.
+//!
+//! The checks report and never decide. They ask the daemon's resolver, whose cache they share; what takes longer than [`TIME_MAX`], or than its caller
+//! waits, is given up. Of a hostile message only so much is looked at: the header up to
+//! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body is hashed piece by piece, one in a file never in memory as a
 //! whole. What goes wrong is a status: a resolver without an answer is [`Status::TempError`], and so is a fault of ours.
 
+use std::borrow::Borrow;
+use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mail_auth::common::crypto::{HashAlgorithm, HashContext, HashImpl, HashOutput, Sha1, Sha256};
 use mail_auth::common::verify::VerifySignature;
 use mail_auth::dkim::canonicalize::BodyHasher;
-use mail_auth::dmarc::Policy;
+use mail_auth::dkim::{Canonicalization, DkimError};
 use mail_auth::dmarc::verify::DmarcParameters;
-use mail_auth::spf::verify::SpfParameters;
+use mail_auth::dmarc::{Dmarc, Policy};
 use mail_auth::{
     ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, IprevResult,
-    MessageAuthenticator, SpfOutput, SpfResult,
+    MessageAuthenticator, Parameters, ResolverCache, SpfOutput, SpfResult, Txt,
 };
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 
 use super::content::{Content, READ_BYTES_MAX};
+use super::spf;
+use crate::dkim::Blanks;
 use crate::dns::Dns;
-use crate::message::Body;
 
-/// How much of a message in a file is searched for its header, in bytes.
+/// How long the checks of an envelope, and those of a message, may take each (RFC 7208 §4.6.4 asks for at least 20 seconds).
+pub const TIME_MAX: Duration = Duration::from_secs(20);
+
+/// How much of a message is searched for its header, in bytes.
 pub const HEADER_BYTES_MAX: u64 = READ_BYTES_MAX as u64;
 
 /// How many DKIM signatures of a message are verified, from the top; each costs a look-up and a computation.
@@ -39,6 +50,9 @@ pub const ARC_SETS_MAX: usize = 20;
 /// How many fields a signature may name: each is searched for in the whole header.
 pub const SIGNED_FIELDS_MAX: usize = 200;
 
+/// What a DMARC record begins with.
+const DMARC_VERSION: &[u8] = b"v=DMARC1";
+
 /// The longest detail, in bytes: parts of it come from the sender's DNS.
 const DETAIL_BYTES_MAX: usize = 500;
 
@@ -46,6 +60,7 @@ const DETAIL_BYTES_MAX: usize = 500;
 #[derive(Clone)]
 pub struct Authenticator {
     mail_auth: MessageAuthenticator,
+    dns: Dns,
     hostname: Arc<str>,
 }
 
@@ -64,6 +79,44 @@ pub struct Sender<'a> {
 pub struct EnvelopeChecks {
     checks: Vec<Check>,
     spf: SpfOutput,
+}
+
+/// What is known of a message.
+#[derive(Clone, Debug)]
+pub struct MessageChecks {
+    /// Those of the envelope, then one of DKIM for each signature (or one that there is none), DMARC, ARC.
+    pub checks: Vec<Check>,
+    /// What the author's domain asks for; `None` without a DMARC record.
+    pub author_policy: Option<AuthorPolicy>,
+    /// The hops of an ARC chain that verified, the oldest first; empty for any other.
+    pub arc_sets: Vec<ArcSet>,
+}
+
+/// The DMARC record that applies to the author's domain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthorPolicy {
+    /// Whose record it is: the author's domain, or one above it.
+    pub domain: String,
+    pub request: Request,
+    /// `pct` (RFC 7489 §6.3), at most 100.
+    pub percent: u8,
+}
+
+/// What a domain asks for mail that fails DMARC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Request {
+    None,
+    Quarantine,
+    Reject,
+}
+
+/// One hop of an ARC chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ArcSet {
+    /// The domain that sealed it.
+    pub sealer: String,
+    /// The value of its ARC-Authentication-Results.
+    pub results: Vec<u8>,
 }
 
 /// The result of one check, as policies see it.
@@ -118,12 +171,18 @@ impl EnvelopeChecks {
 }
 
 impl Authenticator {
-    /// `hostname` is the relay's own name, for the macro `r` of SPF (RFC 7208 §7.2).
+    /// `hostname` is the relay's own name, also for the macro `r` of SPF (RFC 7208 §7.2).
     pub fn new(dns: &Dns, hostname: &str) -> Authenticator {
         Authenticator {
             mail_auth: MessageAuthenticator(dns.resolver().clone()),
+            dns: dns.clone(),
             hostname: Arc::from(hostname),
         }
+    }
+
+    /// The relay's own name.
+    pub fn hostname(&self) -> &Arc<str> {
+        &self.hostname
     }
 
     /// SPF of the reverse-path (or EHLO name) and iprev.
@@ -139,23 +198,22 @@ impl Authenticator {
             let (spf, iprev) = tokio::join!(own.spf(peer, &ehlo, &reverse_path), own.iprev(peer));
             (spf, iprev)
         });
-        let (spf, iprev) = checks.await.unwrap_or_else(|| {
-            let spf = SpfOutput::new(domain).with_result(SpfResult::TempError);
+        let ((check, spf), iprev) = checks.await.unwrap_or_else(|why| {
+            let check = Check::new(Method::Spf, Status::TempError, &domain, why);
+            let spf = (check, SpfOutput::new(domain).with_result(SpfResult::TempError));
             (
                 spf,
-                Check::new(Method::Iprev, Status::TempError, &peer.to_string(), OUR_FAULT),
+                Check::new(Method::Iprev, Status::TempError, &peer.to_string(), why),
             )
         });
         EnvelopeChecks {
-            checks: vec![spf_check(&spf), iprev],
+            checks: vec![check, iprev],
             spf,
         }
     }
 
-    /// All checks: those of the envelope, one of DKIM for each signature (or one that there is none), DMARC, ARC. `content` is best the
-    /// client's own ([`Content::original`]): edits break signatures.
-    pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> Vec<Check> {
-        let mut checks = envelope.checks.clone();
+    /// All checks. `content` is best the client's own ([`Content::original`]): edits break signatures.
+    pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> MessageChecks {
         let (own, spf, content) = (self.clone(), envelope.spf.clone(), content.clone());
         let found = isolated(async move {
             let message = tokio::task::spawn_blocking(move || Message::read(&content)).await;
@@ -163,20 +221,39 @@ impl Authenticator {
                 Ok(message) => own.message(&message, &spf).await,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read a message to check its signatures");
-                    unknown()
+                    unknown(OUR_FAULT)
                 }
             }
         });
-        checks.extend(found.await.unwrap_or_else(unknown));
-        checks
+        let mut found = found.await.unwrap_or_else(unknown);
+        found.checks.splice(..0, envelope.checks.iter().cloned());
+        found
     }
 
-    async fn spf(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> SpfOutput {
-        let parameters = match reverse_path.is_empty() {
-            true => SpfParameters::verify_ehlo(peer, ehlo, &self.hostname),
-            false => SpfParameters::verify_mail_from(peer, ehlo, &self.hostname, reverse_path),
+    /// SPF of the reverse-path's domain, or of the EHLO name; also in the form in which DMARC takes it.
+    async fn spf(&self, peer: IpAddr, ehlo: &str, reverse_path: &str) -> (Check, SpfOutput) {
+        let (sender, domain) = match reverse_path.rsplit_once('@') {
+            Some((_, domain)) => (reverse_path, domain),
+            None => (ehlo, ehlo),
         };
-        self.mail_auth.verify_spf(parameters).await
+        let client = spf::Client {
+            address: peer,
+            helo: ehlo,
+            sender,
+            receiver: &self.hostname,
+        };
+        let found = spf::check(&self.dns, &client, domain).await;
+        let (status, result) = match found.outcome {
+            spf::Outcome::Pass => (Status::Pass, SpfResult::Pass),
+            spf::Outcome::Fail => (Status::Fail, SpfResult::Fail),
+            spf::Outcome::SoftFail => (Status::SoftFail, SpfResult::SoftFail),
+            spf::Outcome::Neutral => (Status::Neutral, SpfResult::Neutral),
+            spf::Outcome::TempError => (Status::TempError, SpfResult::TempError),
+            spf::Outcome::PermError => (Status::PermError, SpfResult::PermError),
+            spf::Outcome::None => (Status::None, SpfResult::None),
+        };
+        let check = Check::new(Method::Spf, status, domain, found.explanation.as_deref().unwrap_or(""));
+        (check, SpfOutput::new(domain.to_owned()).with_result(result))
     }
 
     async fn iprev(&self, peer: IpAddr) -> Check {
@@ -201,28 +278,10 @@ impl Authenticator {
         Check::new(Method::Iprev, status, &peer.to_string(), &why)
     }
 
-    async fn message(&self, message: &Message, spf: &SpfOutput) -> Vec<Check> {
+    async fn message(&self, message: &Message, spf: &SpfOutput) -> MessageChecks {
         let Some(mut parsed) = message.parse() else {
-            return vec![
-                Check::new(
-                    Method::Dkim,
-                    Status::None,
-                    "",
-                    "the message has no header that can be read",
-                ),
-                Check::new(
-                    Method::Dmarc,
-                    Status::None,
-                    "",
-                    "the message has no header that can be read",
-                ),
-                Check::new(
-                    Method::Arc,
-                    Status::None,
-                    "",
-                    "the message has no header that can be read",
-                ),
-            ];
+            let none = |method| Check::new(method, Status::None, "", "the message has no header that can be read");
+            return MessageChecks::without_policy([Method::Dkim, Method::Dmarc, Method::Arc].map(none).to_vec());
         };
         let heavy = parsed
             .dkim_headers
@@ -241,22 +300,46 @@ impl Authenticator {
         if checks.is_empty() {
             checks.push(Check::new(Method::Dkim, Status::None, "", "the message is not signed"));
         }
-        checks.push(self.dmarc(&parsed, &dkim, spf).await);
-        checks.push(if parsed.ams_headers.len() > ARC_SETS_MAX {
-            Check::new(Method::Arc, Status::Fail, "", "too many sets")
-        } else if parsed
+        let (dmarc, author_policy) = self.dmarc(&parsed, &dkim, spf).await;
+        checks.push(dmarc);
+        let (arc, arc_sets) = self.arc(&parsed).await;
+        checks.push(arc);
+        MessageChecks {
+            checks,
+            author_policy,
+            arc_sets,
+        }
+    }
+
+    async fn arc(&self, parsed: &AuthenticatedMessage<'_>) -> (Check, Vec<ArcSet>) {
+        if parsed.ams_headers.len() > ARC_SETS_MAX {
+            return (Check::new(Method::Arc, Status::Fail, "", "too many sets"), Vec::new());
+        }
+        if parsed
             .ams_headers
             .iter()
             .any(|field| field.header.h.len() > SIGNED_FIELDS_MAX)
         {
-            Check::new(Method::Arc, Status::Fail, "", TOO_MANY_FIELDS)
-        } else {
-            arc_check(&self.mail_auth.verify_arc(&parsed).await)
-        });
-        checks
+            return (Check::new(Method::Arc, Status::Fail, "", TOO_MANY_FIELDS), Vec::new());
+        }
+        let found = self.mail_auth.verify_arc(parsed).await;
+        let check = arc_check(&found);
+        let sets = match check.status {
+            Status::Pass => found.sets().iter().map(|set| ArcSet {
+                sealer: set.seal.header.d.clone(),
+                results: set.results.value.trim_ascii().to_vec(),
+            }),
+            _ => return (check, Vec::new()),
+        };
+        (check, sets.collect())
     }
 
-    async fn dmarc(&self, parsed: &AuthenticatedMessage<'_>, dkim: &[DkimOutput<'_>], spf: &SpfOutput) -> Check {
+    async fn dmarc(
+        &self,
+        parsed: &AuthenticatedMessage<'_>,
+        dkim: &[DkimOutput<'_>],
+        spf: &SpfOutput,
+    ) -> (Check, Option<AuthorPolicy>) {
         let parameters = DmarcParameters {
             message: parsed,
             dkim_output: dkim,
@@ -264,8 +347,100 @@ impl Authenticator {
             rfc5321_mail_from_domain: spf.domain(),
             spf_output: spf,
         };
-        dmarc_check(&self.mail_auth.verify_dmarc(parameters).await)
+        let records = DmarcRecords::default();
+        let found = self
+            .mail_auth
+            .verify_dmarc(Parameters::new(parameters).with_txt_cache(&records))
+            .await;
+        let check = dmarc_check(&found);
+        let Some(domain) = found.dmarc_record_cloned().and_then(|record| records.owner(&record)) else {
+            return (check, None);
+        };
+        let texts = self.dmarc_texts(&domain).await;
+        let [text] = &texts[..] else {
+            // RFC 9989 §4.10: none of several counts.
+            let check = Check::new(Method::Dmarc, Status::None, found.domain(), "there are several records");
+            return (check, None);
+        };
+        let policy = AuthorPolicy {
+            domain,
+            request: match found.policy() {
+                Policy::None | Policy::Unspecified => Request::None,
+                Policy::Quarantine => Request::Quarantine,
+                Policy::Reject => Request::Reject,
+            },
+            percent: percent(text),
+        };
+        (check, Some(policy))
     }
+
+    /// The records of a domain as text. They were asked for just now, so the answer is in the cache.
+    async fn dmarc_texts(&self, domain: &str) -> Vec<Vec<u8>> {
+        let mut texts = self.dns.txt(&format!("_dmarc.{domain}")).await.unwrap_or_default();
+        texts.retain(|text| {
+            text.get(..DMARC_VERSION.len())
+                .is_some_and(|start| start.eq_ignore_ascii_case(DMARC_VERSION))
+        });
+        texts
+    }
+}
+
+impl MessageChecks {
+    fn without_policy(checks: Vec<Check>) -> MessageChecks {
+        MessageChecks {
+            checks,
+            author_policy: None,
+            arc_sets: Vec::new(),
+        }
+    }
+}
+
+/// The DMARC records that a check looked up, to learn whose the one is that applies: the library only says what it holds.
+#[derive(Default)]
+struct DmarcRecords(Mutex<Vec<(Box<str>, Arc<Dmarc>)>>);
+
+impl DmarcRecords {
+    /// The domain that published it.
+    fn owner(&self, record: &Arc<Dmarc>) -> Option<String> {
+        let seen = self.0.lock();
+        let (name, _) = seen.iter().find(|(_, seen)| Arc::ptr_eq(seen, record))?;
+        let name = name.strip_suffix('.').unwrap_or(name);
+        Some(name.strip_prefix("_dmarc.").unwrap_or(name).to_owned())
+    }
+}
+
+/// It only listens: the resolver underneath has the cache.
+impl ResolverCache<Box<str>, Txt> for DmarcRecords {
+    fn get<Q>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn remove<Q>(&self, _: &Q) -> Option<Txt>
+    where
+        Box<str>: Borrow<Q>,
+        Q: Hash + Eq + ?Sized,
+    {
+        None
+    }
+
+    fn insert(&self, name: Box<str>, value: Txt, _: Instant) {
+        if let Txt::Dmarc(record) = value {
+            self.0.lock().push((name, record));
+        }
+    }
+}
+
+/// The tag `pct` of a DMARC record (RFC 7489 §6.3), which RFC 9989 dropped and domains still publish. 100 if it is not there or is none.
+fn percent(record: &[u8]) -> u8 {
+    let text = String::from_utf8_lossy(record);
+    let mut tags = text.rsplit(';').filter_map(|tag| tag.split_once('='));
+    let named = tags.find(|(name, _)| name.trim().eq_ignore_ascii_case("pct"));
+    let percent = named.and_then(|(_, value)| value.trim().parse().ok());
+    percent.filter(|percent| *percent <= 100).unwrap_or(100)
 }
 
 impl Check {
@@ -292,38 +467,25 @@ impl Check {
 const OUR_FAULT: &str = "the check failed";
 const TOO_MANY_FIELDS: &str = "the signature names too many fields";
 
-fn unknown() -> Vec<Check> {
+fn unknown(why: &str) -> MessageChecks {
     let methods = [Method::Dkim, Method::Dmarc, Method::Arc];
-    methods
-        .map(|method| Check::new(method, Status::TempError, "", OUR_FAULT))
-        .to_vec()
+    let checks = methods.map(|method| Check::new(method, Status::TempError, "", why));
+    MessageChecks::without_policy(checks.to_vec())
 }
 
-/// Runs the checks as a task of their own, so that a panic over hostile bytes stays there; `None` then. Ends with the caller.
-async fn isolated<T: Send + 'static>(checks: impl Future<Output = T> + Send + 'static) -> Option<T> {
+/// Runs the checks as a task of their own, so that a panic over hostile bytes stays there. Ends with the caller. The error is for people.
+async fn isolated<T: Send + 'static>(checks: impl Future<Output = T> + Send + 'static) -> Result<T, &'static str> {
     let mut task = JoinSet::new();
     task.spawn(checks);
-    match task.join_next().await {
-        Some(Ok(found)) => Some(found),
-        Some(Err(error)) => {
+    match tokio::time::timeout(TIME_MAX, task.join_next()).await {
+        Ok(Some(Ok(found))) => Ok(found),
+        Ok(Some(Err(error))) => {
             tracing::error!(%error, "a check of who sent a message panicked");
-            None
+            Err(OUR_FAULT)
         }
-        None => None,
+        Ok(None) => Err(OUR_FAULT),
+        Err(_) => Err("the check took too long"),
     }
-}
-
-fn spf_check(spf: &SpfOutput) -> Check {
-    let status = match spf.result() {
-        SpfResult::Pass => Status::Pass,
-        SpfResult::Fail => Status::Fail,
-        SpfResult::SoftFail => Status::SoftFail,
-        SpfResult::Neutral => Status::Neutral,
-        SpfResult::TempError => Status::TempError,
-        SpfResult::PermError => Status::PermError,
-        SpfResult::None => Status::None,
-    };
-    Check::new(Method::Spf, status, spf.domain(), spf.explanation().unwrap_or(""))
 }
 
 fn dkim_check(dkim: &DkimOutput<'_>) -> Check {
@@ -346,12 +508,19 @@ fn dkim_check(dkim: &DkimOutput<'_>) -> Check {
 fn arc_check(arc: &ArcOutput<'_>) -> Check {
     let (status, why) = dkim_status(arc.result());
     let sealer = arc.sets().last().map_or("", |set| set.seal.header.domain());
+    // RFC 8617 §4.4 knows of none but these; that DNS had no answer is worth knowing.
+    let status = match status {
+        Status::Neutral | Status::PermError => Status::Fail,
+        status => status,
+    };
     Check::new(Method::Arc, status, sealer, &why)
 }
 
 fn dkim_status(result: &DkimResult) -> (Status, String) {
     let (status, error) = match result {
         DkimResult::Pass => (Status::Pass, None),
+        // RFC 8601 §2.7.1: a signature that was understood and does not fit failed.
+        DkimResult::Neutral(error @ Error::Dkim(DkimError::FailedBodyHashMatch)) => (Status::Fail, Some(error)),
         DkimResult::Neutral(error) => (Status::Neutral, Some(error)),
         DkimResult::Fail(error) => (Status::Fail, Some(error)),
         DkimResult::PermError(error) => (Status::PermError, Some(error)),
@@ -374,6 +543,7 @@ fn dmarc_check(dmarc: &DmarcOutput) -> Check {
         DmarcResult::None => Status::None,
     };
     let policy = match (dmarc.dmarc_record(), dmarc.policy()) {
+        (None, _) if dmarc.domain().is_empty() => "From names no domain, or several",
         (None, _) => "",
         (_, Policy::None | Policy::Unspecified) => "policy none",
         (_, Policy::Quarantine) => "policy quarantine",
@@ -384,44 +554,40 @@ fn dmarc_check(dmarc: &DmarcOutput) -> Check {
 
 /// What the checks need of a message.
 struct Message {
-    /// A message in memory as it is; of one in a file the header.
-    bytes: Bytes,
-    /// Hashes of the body of a message in a file, in the order in which the header needs them.
+    /// The header, and the empty line behind it.
+    header: Bytes,
+    /// Hashes of the body, in the order in which the header needs them.
     body_hashes: Vec<Vec<u8>>,
 }
 
 impl Message {
-    /// Blocks while it reads and hashes a file.
+    /// Blocks while it reads and hashes.
     fn read(content: &Content) -> io::Result<Message> {
-        let whole = content.size() <= Body::MEMORY_LIMIT as u64;
-        let bytes = match whole {
-            true => content.whole()?,
-            false => content.read(0, READ_BYTES_MAX)?,
-        };
-        let end = match memchr::memmem::find(&bytes, b"\r\n\r\n") {
-            Some(place) if !whole => place + 4,
-            _ => bytes.len(),
-        };
+        let start = content.read(0, READ_BYTES_MAX)?;
+        let end = memchr::memmem::find(&start, b"\r\n\r\n").map_or(start.len(), |place| place + 4);
         let mut message = Message {
-            bytes: bytes.slice(..end),
+            header: start.slice(..end),
             body_hashes: Vec::new(),
         };
-        if !whole && let Some(parsed) = message.parse() {
-            let mut hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
-            let mut offset = if hashers.is_empty() { content.size() } else { end as u64 };
-            while offset < content.size() {
-                let part = content.read(offset, READ_BYTES_MAX)?;
-                hashers.iter_mut().for_each(|hasher| hasher.write(&part));
-                offset += part.len() as u64;
-            }
-            message.body_hashes = hashers.into_iter().map(Hasher::finish).collect();
+        let Some(parsed) = message.parse() else {
+            return Ok(message);
+        };
+        let mut hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
+        let mut blanks = Blanks::default();
+        let mut offset = if hashers.is_empty() { content.size() } else { end as u64 };
+        while offset < content.size() {
+            let part = content.read(offset, READ_BYTES_MAX)?;
+            let reduced = blanks.reduced(&part);
+            hashers.iter_mut().for_each(|hasher| hasher.write(&part, &reduced));
+            offset += part.len() as u64;
         }
+        message.body_hashes = hashers.into_iter().map(Hasher::finish).collect();
         Ok(message)
     }
 
     /// The header taken apart. None if there is none.
     fn parse(&self) -> Option<AuthenticatedMessage<'_>> {
-        let mut parsed = AuthenticatedMessage::parse(&self.bytes)?;
+        let mut parsed = AuthenticatedMessage::parse(&self.header)?;
         for ((_, _, _, place), hash) in parsed.body_hashes.iter_mut().zip(&self.body_hashes) {
             place.clone_from(hash);
         }
@@ -434,24 +600,29 @@ impl Message {
 
 /// The hash of a body that comes in pieces.
 enum Hasher {
-    Sha1(BodyHasher<<Sha1 as HashImpl>::Context>),
-    Sha256(BodyHasher<<Sha256 as HashImpl>::Context>),
+    Sha1(BodyHasher<<Sha1 as HashImpl>::Context>, Canonicalization),
+    Sha256(BodyHasher<<Sha256 as HashImpl>::Context>, Canonicalization),
 }
 
 impl Hasher {
-    fn new(
-        (canonicalization, algorithm, length, _): &(mail_auth::dkim::Canonicalization, HashAlgorithm, u64, Vec<u8>),
-    ) -> Hasher {
+    fn new((canonicalization, algorithm, length, _): &(Canonicalization, HashAlgorithm, u64, Vec<u8>)) -> Hasher {
+        let by = *canonicalization;
         match algorithm {
-            HashAlgorithm::Sha1 => Hasher::Sha1(BodyHasher::new(Sha1::hasher(), *canonicalization, *length)),
-            HashAlgorithm::Sha256 => Hasher::Sha256(BodyHasher::new(Sha256::hasher(), *canonicalization, *length)),
+            HashAlgorithm::Sha1 => Hasher::Sha1(BodyHasher::new(Sha1::hasher(), by, *length), by),
+            HashAlgorithm::Sha256 => Hasher::Sha256(BodyHasher::new(Sha256::hasher(), by, *length), by),
         }
     }
 
-    fn write(&mut self, part: &[u8]) {
+    /// `reduced` is the same part with its blanks [reduced](Blanks).
+    fn write(&mut self, part: &[u8], reduced: &[u8]) {
+        let (Hasher::Sha1(_, by) | Hasher::Sha256(_, by)) = self;
+        let part = match by {
+            Canonicalization::Relaxed => reduced,
+            Canonicalization::Simple => part,
+        };
         match self {
-            Hasher::Sha1(hasher) => hasher.write(part),
-            Hasher::Sha256(hasher) => hasher.write(part),
+            Hasher::Sha1(hasher, _) => hasher.write(part),
+            Hasher::Sha256(hasher, _) => hasher.write(part),
         }
     }
 
@@ -460,8 +631,8 @@ impl Hasher {
             hasher.finish().0.complete()
         }
         match self {
-            Hasher::Sha1(hasher) => complete(hasher),
-            Hasher::Sha256(hasher) => complete(hasher),
+            Hasher::Sha1(hasher, _) => complete(hasher),
+            Hasher::Sha256(hasher, _) => complete(hasher),
         }
         .as_ref()
         .to_vec()

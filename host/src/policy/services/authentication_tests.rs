@@ -10,6 +10,7 @@ use mail_auth::dkim::{Canonicalization, DkimSigner};
 
 use super::*;
 use crate::dns::testing;
+use crate::message::Body;
 
 const PEER: &str = "192.0.2.7";
 
@@ -51,6 +52,10 @@ async fn envelope(authenticator: &Authenticator, ehlo: &str, reverse_path: &str)
     authenticator.check_envelope(&sender).await
 }
 
+async fn checked(authenticator: &Authenticator, envelope: &EnvelopeChecks, content: &Content) -> Vec<Check> {
+    authenticator.check_message(envelope, content).await.checks
+}
+
 /// Method, status and subject of the checks that have this method.
 fn of(checks: &[Check], method: Method) -> Vec<(Status, &str, &str)> {
     let of_method = checks.iter().filter(|check| check.method == method);
@@ -71,6 +76,12 @@ async fn the_envelope_is_checked_by_spf() {
         ("loop.example", "TXT", "v=spf1 include:loop.example -all"),
         ("silent.example", "TXT", "v=spf1 include:servfail.example -all"),
         ("other.example", "TXT", "not spf"),
+        ("two.example", "TXT", "v=spf1 +all"),
+        ("two.example", "TXT", "V=SPF1 -all"),
+        ("beside.example", "TXT", "v=spf1 nonsense:"),
+        ("beside.example", "TXT", "v=spf10 +all"),
+        ("more.example", "TXT", "something else"),
+        ("more.example", "TXT", "v=spf1 ip4:192.0.2.7"),
     ])
     .await;
     for (reverse_path, ehlo, status, subject) in [
@@ -83,6 +94,9 @@ async fn the_envelope_is_checked_by_spf() {
         ("a@broken.example", "ehlo.example", Status::PermError, "broken.example"),
         ("a@loop.example", "ehlo.example", Status::PermError, "loop.example"),
         ("a@other.example", "ehlo.example", Status::None, "other.example"),
+        ("a@two.example", "ehlo.example", Status::PermError, "two.example"),
+        ("a@beside.example", "ehlo.example", Status::PermError, "beside.example"),
+        ("a@more.example", "ehlo.example", Status::Pass, "more.example"),
         ("a@absent.example", "ehlo.example", Status::None, "absent.example"),
         (
             "a@servfail.example",
@@ -154,7 +168,7 @@ async fn signatures_are_verified_and_aligned() {
     ];
     let authenticator = authenticator(&records).await;
     let envelope = envelope(&authenticator, "ehlo.example", "bounce@other.example").await;
-    let check = async |message: String| authenticator.check_message(&envelope, &in_memory(message)).await;
+    let check = async |message: String| checked(&authenticator, &envelope, &in_memory(message)).await;
 
     let found = check(message.clone()).await;
     assert_eq!(found[..2], *envelope.checks());
@@ -167,7 +181,7 @@ async fn signatures_are_verified_and_aligned() {
 
     let found = check(message.replace("world", "w0rld")).await;
     let broken = "selector s1: Calculated body hash does not match signature hash";
-    assert_eq!(of(&found, Method::Dkim), [(Status::Neutral, "example.org", broken)]);
+    assert_eq!(of(&found, Method::Dkim), [(Status::Fail, "example.org", broken)]);
     assert_eq!(
         of(&found, Method::Dmarc),
         [(Status::Fail, "example.org", "policy reject")]
@@ -201,7 +215,7 @@ async fn signatures_are_verified_and_aligned() {
 async fn a_large_body_is_hashed_in_pieces_to_the_same_end() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let large = format!(
-        "{LETTER}{}\r\n \t\r\n\r\n",
+        "{LETTER}{}\r\nend \t\r\n\r\n",
         "line of text \t with blanks  \r\n\r\n".repeat(30_000)
     );
     assert!(large.len() > 3 * READ_BYTES_MAX as usize);
@@ -213,44 +227,170 @@ async fn a_large_body_is_hashed_in_pieces_to_the_same_end() {
         let mut tampered = message.clone().into_bytes();
         let middle = tampered.len() / 2;
         tampered[middle] ^= 1;
-        for (bytes, expected) in [(message.into_bytes(), Status::Pass), (tampered, Status::Neutral)] {
+        for (bytes, expected) in [(message.into_bytes(), Status::Pass), (tampered, Status::Fail)] {
             let path = folder.path().join("body");
             std::fs::write(&path, &bytes).expect("a writable folder");
             let content = Content::new(Body::File {
                 path: path.into(),
                 len: bytes.len() as u64,
             });
-            let found = authenticator.check_message(&envelope, &content).await;
+            let found = checked(&authenticator, &envelope, &content).await;
             assert_eq!(of(&found, Method::Dkim)[0].0, expected, "{canonicalization:?}");
         }
     }
 }
 
 #[tokio::test]
-async fn arc_chains_are_verified() {
+async fn arc_chains_are_bounded() {
     let (key, record) = ed25519_key();
     let authenticator = authenticator(&[("a1._domainkey.list.example", "TXT", &record)]).await;
-    let parsed = AuthenticatedMessage::parse(LETTER.as_bytes()).expect("it has a header");
-    let before = authenticator.mail_auth.verify_arc(&parsed).await;
-    let results = AuthenticationResults::new("list.example");
+    let message = sealed(&authenticator, key, "list.example", "none", LETTER).await;
+    let set = message.strip_suffix(LETTER).expect("the set is on top");
+    let envelope = envelope(&authenticator, "ehlo.example", "").await;
+    let many = format!("{}{LETTER}", set.repeat(ARC_SETS_MAX + 1));
+    let found = checked(&authenticator, &envelope, &in_memory(many)).await;
+    assert_eq!(of(&found, Method::Arc), [(Status::Fail, "", "too many sets")]);
+}
+
+/// A DMARC record and how it is found, and what becomes of a message of nobody who may send it.
+#[tokio::test]
+async fn the_authors_domain_says_what_it_asks_for() {
+    let authenticator = authenticator(&[
+        ("_dmarc.own.example", "TXT", "v=DMARC1; p=reject; pct=30"),
+        ("_dmarc.above.example", "TXT", "v=DMARC1; p=reject; sp=quarantine"),
+        ("deep.above.example", "A", PEER),
+        ("_dmarc.np.example", "TXT", "v=DMARC1; p=none; np=reject"),
+        ("is.np.example", "A", PEER),
+        ("_dmarc.test.example", "TXT", "v=DMARC1; p=reject; t=y"),
+        ("_dmarc.odd.example", "TXT", "v=DMARC1; p=quarantine; pct=1000"),
+        ("_dmarc.two.example", "TXT", "v=DMARC1; p=reject"),
+        ("_dmarc.two.example", "TXT", "v=DMARC1; p=none"),
+        ("_dmarc.beside.example", "TXT", "v=spf1 -all"),
+        ("_dmarc.beside.example", "TXT", "v=DMARC1;p=reject"),
+        ("_dmarc.nop.example", "TXT", "v=DMARC1; sp=reject"),
+    ])
+    .await;
+    let envelope = envelope(&authenticator, "ehlo.example", "").await;
+    let asks = |domain: &str, request, percent| {
+        let domain = domain.to_owned();
+        Some(AuthorPolicy {
+            domain,
+            request,
+            percent,
+        })
+    };
+    for (author, status, policy) in [
+        ("a@own.example", Status::Fail, asks("own.example", Request::Reject, 30)),
+        ("a@OWN.Example", Status::Fail, asks("own.example", Request::Reject, 30)),
+        (
+            "a@deep.above.example",
+            Status::Fail,
+            asks("above.example", Request::Quarantine, 100),
+        ),
+        ("a@is.np.example", Status::Fail, asks("np.example", Request::None, 100)),
+        (
+            "a@not.np.example",
+            Status::Fail,
+            asks("np.example", Request::Reject, 100),
+        ),
+        (
+            "a@test.example",
+            Status::Fail,
+            asks("test.example", Request::Quarantine, 100),
+        ),
+        (
+            "a@odd.example",
+            Status::Fail,
+            asks("odd.example", Request::Quarantine, 100),
+        ),
+        ("a@two.example", Status::None, None),
+        (
+            "a@beside.example",
+            Status::Fail,
+            asks("beside.example", Request::Reject, 100),
+        ),
+        ("a@nop.example", Status::None, None),
+        ("a@nowhere.example", Status::None, None),
+        ("a@servfail.example", Status::TempError, None),
+        ("a@own.example, b@nowhere.example", Status::None, None),
+    ] {
+        let letter = format!("From: {author}\r\nTo: bob@example.net\r\n\r\nhello\r\n");
+        let found = authenticator.check_message(&envelope, &in_memory(letter)).await;
+        assert_eq!(of(&found.checks, Method::Dmarc)[0].0, status, "{author}");
+        assert_eq!(found.author_policy, policy, "{author}");
+    }
+}
+
+/// Adds the ARC set of a hop that found this out, as it got the message.
+async fn sealed(authenticator: &Authenticator, key: Ed25519Key, domain: &str, found: &str, message: &str) -> String {
+    let parsed = AuthenticatedMessage::parse(message.as_bytes()).expect("it has a header");
+    let chain = authenticator.mail_auth.verify_arc(&parsed).await;
+    let found = format!("{domain}; {found}");
+    let results = AuthenticationResults::new(&found);
     let sealer = ArcSealer::from_key(key)
-        .domain("list.example")
+        .domain(domain)
         .selector("a1")
         .headers(["From", "Subject"]);
-    let set = sealer.seal(&parsed, &results, &before).expect("it can be sealed");
-    let message = format!("{}{LETTER}", set.to_header());
+    let set = sealer.seal(&parsed, &results, &chain).expect("it can be sealed");
+    format!("{}{message}", set.to_header())
+}
+
+#[tokio::test]
+async fn a_chain_of_two_hops_says_what_each_had_found() {
+    let ((one, one_record), (two, two_record)) = (ed25519_key(), ed25519_key());
+    let authenticator = authenticator(&[
+        ("a1._domainkey.list.example", "TXT", &one_record),
+        ("a1._domainkey.forwarder.example", "TXT", &two_record),
+    ])
+    .await;
+    let first = sealed(
+        &authenticator,
+        one,
+        "list.example",
+        "dmarc=pass header.from=example.org",
+        LETTER,
+    )
+    .await;
+    let second = sealed(&authenticator, two, "forwarder.example", "dmarc=fail; arc=pass", &first).await;
     let envelope = envelope(&authenticator, "ehlo.example", "").await;
-    let found = authenticator
-        .check_message(&envelope, &in_memory(message.clone()))
-        .await;
-    assert_eq!(of(&found, Method::Arc), [(Status::Pass, "list.example", "")]);
-    let found = authenticator
-        .check_message(&envelope, &in_memory(message.replace("world", "w0rld")))
-        .await;
-    assert_eq!(of(&found, Method::Arc)[0].0, Status::Neutral);
-    let many = format!("{}{LETTER}", set.to_header().repeat(ARC_SETS_MAX + 1));
-    let found = authenticator.check_message(&envelope, &in_memory(many)).await;
-    assert_eq!(of(&found, Method::Arc), [(Status::Fail, "", "too many sets")]);
+    let check = async |message: String| authenticator.check_message(&envelope, &in_memory(message)).await;
+
+    let found = check(second.clone()).await;
+    assert_eq!(
+        of(&found.checks, Method::Arc),
+        [(Status::Pass, "forwarder.example", "")]
+    );
+    let sets: Vec<(&str, String)> = found
+        .arc_sets
+        .iter()
+        .map(|set| (&*set.sealer, String::from_utf8_lossy(&set.results).into_owned()))
+        .collect();
+    assert_eq!(
+        sets,
+        [
+            (
+                "list.example",
+                "i=1; list.example; dmarc=pass header.from=example.org".to_owned()
+            ),
+            (
+                "forwarder.example",
+                "i=2; forwarder.example; dmarc=fail; arc=pass".to_owned()
+            ),
+        ]
+    );
+    for (what, forged) in [
+        ("the body", second.replace("world", "w0rld")),
+        (
+            "what the first hop found",
+            second.replace("header.from=example.org", "header.from=forged.example"),
+        ),
+        ("a set that is missing", second.replacen("ARC-Seal", "X-Seal", 1)),
+    ] {
+        assert_ne!(forged, second);
+        let found = check(forged).await;
+        assert_eq!(of(&found.checks, Method::Arc)[0].0, Status::Fail, "{what}");
+        assert_eq!(found.arc_sets, [], "{what}");
+    }
 }
 
 #[tokio::test]
@@ -261,10 +401,10 @@ async fn hostile_messages_are_bounded_and_harmless() {
     let message = signed(key, Canonicalization::Simple, LETTER);
     let signature = message.strip_suffix(LETTER).expect("the signature is on top");
     let many = format!("{}{LETTER}", signature.repeat(100));
-    let found = authenticator.check_message(&envelope, &in_memory(many)).await;
+    let found = checked(&authenticator, &envelope, &in_memory(many)).await;
     assert_eq!(of(&found, Method::Dkim).len(), SIGNATURES_MAX);
     let many = format!("{}{LETTER}", "DKIM-Signature: v=9; nonsense\r\n".repeat(100));
-    let found = authenticator.check_message(&envelope, &in_memory(many)).await;
+    let found = checked(&authenticator, &envelope, &in_memory(many)).await;
     assert!(of(&found, Method::Dkim).len() <= SIGNATURES_MAX);
 
     // Tens of thousands of fields, each of them named: would be searched for in minutes.
@@ -274,16 +414,14 @@ async fn hostile_messages_are_bounded_and_harmless() {
         signature.replacen("From", &format!("{names}From"), 1).trim_end(),
         "\r\nA:".repeat(20_000)
     );
-    let found = authenticator.check_message(&envelope, &in_memory(heavy)).await;
+    let found = checked(&authenticator, &envelope, &in_memory(heavy)).await;
     assert_eq!(
         of(&found, Method::Dkim),
         [(Status::PermError, "example.org", TOO_MANY_FIELDS)]
     );
 
     let malformed = "DKIM-Signature: v=1; a=rsa-sha256; d=x; s=x; h=From; bh=*; b=*\r\n";
-    let found = authenticator
-        .check_message(&envelope, &in_memory(format!("{malformed}{LETTER}")))
-        .await;
+    let found = checked(&authenticator, &envelope, &in_memory(format!("{malformed}{LETTER}"))).await;
     assert_eq!(
         of(&found, Method::Dkim),
         [(Status::PermError, "", "Base64 encode or decode error.")]
@@ -301,9 +439,7 @@ async fn hostile_messages_are_bounded_and_harmless() {
     ];
     let cut = (0..message.len()).step_by(7).map(|at| &message[..at]);
     for bytes in odd.into_iter().chain(cut) {
-        let found = authenticator
-            .check_message(&envelope, &in_memory(bytes.to_owned()))
-            .await;
+        let found = checked(&authenticator, &envelope, &in_memory(bytes.to_owned())).await;
         for method in [Method::Spf, Method::Iprev, Method::Dkim, Method::Dmarc, Method::Arc] {
             assert!(!of(&found, method).is_empty(), "{bytes:?}");
         }
@@ -318,6 +454,6 @@ async fn hostile_messages_are_bounded_and_harmless() {
         path: std::path::Path::new("/nonexistent/body").into(),
         len: 1_000_000,
     });
-    let found = authenticator.check_message(&envelope, &gone).await;
+    let found = checked(&authenticator, &envelope, &gone).await;
     assert_eq!(of(&found, Method::Dkim), [(Status::TempError, "", OUR_FAULT)]);
 }

@@ -10,5 +10,6 @@ pub mod counters;
 pub mod endpoint;
 mod header;
 pub mod lists;
+mod spf;
 pub mod state;
 pub mod trace;

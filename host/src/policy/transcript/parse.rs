@@ -46,6 +46,9 @@ pub struct Settings {
     pub state: BTreeMap<String, String>,
     #[serde(default)]
     pub endpoints: BTreeMap<String, String>,
+    /// The selectors of each domain.
+    #[serde(default)]
+    pub signing: BTreeMap<String, Vec<String>>,
 }
 
 fn our_domains() -> Vec<String> {

@@ -20,6 +20,7 @@ use super::super::{Engine, LoadError, Plugin, Policy, probe};
 use super::parse::{Settings, all_grants};
 use crate::auth::{Users, edit};
 use crate::config::{Config, Instances};
+use crate::dkim::Keys;
 use crate::dns::scripted;
 use crate::message::Id;
 
@@ -100,6 +101,7 @@ pub async fn start(
     let services = Services {
         relay_domains: Arc::new(config.relay_domains.clone()),
         users: Arc::new(users(settings)?),
+        keys: Keys::made_up(&settings.signing)?,
         state,
         authenticator: Authenticator::new(&dns, &config.hostname),
         dns,
