@@ -1,5 +1,8 @@
 //! Whole messages: which rules they meet, and what becomes of them.
 
+use std::fs;
+use std::path::Path;
+
 use gatepost_sdk::testing::Script;
 use gatepost_sdk::types::HeaderPlace;
 
@@ -75,6 +78,22 @@ fn spam_is_tagged_and_passed_by_default() {
     let start = format!("{} points: +", value(&answer, "X-Spam-Score"));
     assert!(why.detail.starts_with(&start), "{}", why.detail);
     assert_eq!(why.otherwise.as_deref(), Some("fewer than 5.0 points"));
+}
+
+#[test]
+fn mail_of_today_is_told_apart() {
+    for (folder, is_spam) in [("ham", false), ("spam", true)] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mail").join(folder);
+        let entries = fs::read_dir(&folder).expect("it is there");
+        let paths: Vec<_> = entries.map(|entry| entry.expect("it is readable").path()).collect();
+        assert!(paths.len() >= 6, "{}", folder.display());
+        for path in paths {
+            let message = fs::read_to_string(&path).expect("it is readable");
+            let answer = scan(r#"{"always_score":true}"#, &message);
+            let (flag, score) = (value(&answer, "X-Spam-Flag"), value(&answer, "X-Spam-Score"));
+            assert_eq!(flag == "YES", is_spam, "{}: {score} {:?}", path.display(), answer.why);
+        }
+    }
 }
 
 #[test]
