@@ -172,7 +172,6 @@ fn look_at_recipients(fields: &Fields<'_>, from: Option<&Mailbox<'_>>, evidence:
         evidence.hit(Rule::ToWithoutAddress, true);
         return;
     };
-    evidence.hit(Rule::ToNameMissing, first.name.is_empty());
     evidence.hit(
         Rule::ToNameIsLocalPart,
         !first.name.is_empty() && first.name.eq_ignore_ascii_case(first.local),

@@ -17,6 +17,8 @@ use crate::text::Counts;
 const MOST_PARTS: u32 = 100;
 /// Multiparts inside multiparts.
 const MOST_DEPTH: u32 = 5;
+/// Bytes at the beginning of a text in which HTML says that it is.
+const HTML_START_BYTES: usize = 200;
 /// Words below which an HTML message with images has hardly any text.
 const HARDLY_ANY_WORDS: u32 = 30;
 /// Words that a body must have for its case, or its language, to say something.
@@ -56,6 +58,8 @@ pub struct Body {
     has_undeclared_charset: bool,
     has_program: bool,
     begins_empty: bool,
+    is_broken: bool,
+    has_html_in_plain: bool,
     images: u32,
     parts: u32,
 }
@@ -88,6 +92,7 @@ impl Body {
         let content_type = fields.content_type;
         if header::begins(content_type, "multipart/") && depth < MOST_DEPTH {
             if let Some(boundary) = content_type.and_then(header::boundary) {
+                let before = self.parts;
                 for part in (Parts { rest: body, boundary }) {
                     self.parts += 1;
                     if self.parts > MOST_PARTS {
@@ -96,8 +101,12 @@ impl Body {
                     let (fields, offset) = header::read(part);
                     self.read_part(&fields, &part[offset..], depth + 1, evidence, reader);
                 }
-                return;
+                if self.parts > before {
+                    return;
+                }
             }
+            // A program shows what it can: as text.
+            self.is_broken = true;
         }
         if header::begins(content_type, "image/") {
             self.images += 1;
@@ -113,12 +122,10 @@ impl Body {
             })
         });
         // A part without a type is plain text (RFC 2045 §5.2), and so is one whose type is no type.
-        if content_type.is_some_and(|value| value.contains(&b'/')) && !header::begins(content_type, "text/") {
+        let is_other = content_type.is_some_and(|value| value.contains(&b'/'));
+        if is_other && !header::begins(content_type, "text/") && !header::begins(content_type, "multipart/") {
             return;
         }
-        let html = header::begins(content_type, "text/html");
-        self.has_html |= html;
-        self.has_plain |= !html;
         let charset = content_type.and_then(|value| header::parameter(value, b"charset"));
         self.has_foreign_charset |= charset.is_some_and(|charset| {
             FOREIGN_CHARSETS.iter().any(|foreign| {
@@ -140,6 +147,11 @@ impl Body {
             decode::quoted_printable(body, &mut decoded);
             text = &decoded;
         }
+        let said = header::begins(content_type, "text/html");
+        let html = said || is_html(text);
+        self.has_html |= html;
+        self.has_plain |= !html;
+        self.has_html_in_plain |= html && !said;
         let eight_bit = self.counts.eight_bit;
         if html {
             let mut rendered = Vec::with_capacity(text.len());
@@ -168,6 +180,8 @@ impl Body {
         evidence.hit(Rule::Base64Text, self.has_needless_base64);
         evidence.hit(Rule::CharsetForeign, self.has_foreign_charset);
         evidence.hit(Rule::CharsetUndeclared, self.has_undeclared_charset);
+        evidence.hit(Rule::PartsBroken, self.is_broken);
+        evidence.hit(Rule::HtmlInPlain, self.has_html_in_plain);
         evidence.hit(Rule::AttachmentProgram, self.has_program);
         evidence.hit(Rule::TextEightBit, self.counts.eight_bit * 4 > self.counts.bytes);
     }
@@ -247,6 +261,7 @@ impl Body {
         evidence.hit(Rule::BodyGappy, counts.gappy > 0);
         evidence.hit(Rule::BodyMixed, counts.mixed > 2);
         evidence.hit(Rule::BodyTail, counts.ends_in_code);
+        evidence.hit(Rule::BodyGap, counts.gaps > 0);
         evidence.hit(Rule::BodyEmpty, words < 10);
         evidence.hit(Rule::BodyLong, words >= 400);
         evidence.hit(Rule::BodyVeryLong, words >= 1200);
@@ -263,6 +278,17 @@ impl Body {
         evidence.hit(Rule::BodyBlankFirst, self.begins_empty);
         evidence.hit(Rule::HtmlEncodedTwice, counts.encoded_twice > 3);
     }
+}
+
+/// Whether a text begins as HTML does, whatever its type.
+fn is_html(text: &[u8]) -> bool {
+    let start = text[..text.len().min(HTML_START_BYTES)].trim_ascii_start();
+    let begins = |what: &[u8]| {
+        start
+            .get(..what.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(what))
+    };
+    begins(b"<html") || begins(b"<!doctype html") || begins(b"<body")
 }
 
 /// The parts between lines that begin with `--` and the boundary.

@@ -65,7 +65,6 @@ pub fn look(fields: &Fields<'_>, evidence: &mut Evidence) {
                 // Hotmail gives its own even to Outlook Express.
                 replaced_id = matches!(domain_of(id.right), b"hotmail.com" | b"msn.com" | b"phx.gbl");
                 evidence.hit(Rule::MessageIdFalse, shape == OutlookShape::False);
-                evidence.hit(Rule::MessageIdByServer, is_given_by_server(id.left));
                 evidence.hit(Rule::MessageIdBareHost, !id.right.contains(&b'.'));
                 let from = fields.from.and_then(Mailbox::of);
                 let same = from
@@ -147,17 +146,6 @@ impl OutlookShape {
             Self::False
         }
     }
-}
-
-/// `200208221234.g7MCYuZ19862`, `SAA05963`, `20020922200322.0935270005`: a server gives these where the program gave none.
-fn is_given_by_server(left: &[u8]) -> bool {
-    let digits = left.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let Some((b'.', queue)) = left[digits..].split_first() else {
-        return false;
-    };
-    let sendmail = digits == 12 && (8..=16).contains(&queue.len()) && queue.iter().all(u8::is_ascii_alphanumeric);
-    let postfix = digits == 14 && (8..=12).contains(&queue.len()) && queue.iter().all(u8::is_ascii_hexdigit);
-    sendmail || postfix
 }
 
 /// The name of a program has a vowel and a small letter, and no code in it.

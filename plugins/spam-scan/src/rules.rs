@@ -56,7 +56,6 @@ rules! {
     MissingRecipients "missing-recipients" 4 "neither To nor Cc";
     RecipientsUndisclosed "recipients-undisclosed" 6 "the recipients are not disclosed";
     ToWithoutAddress "to-without-address" 5 "there is no address in To";
-    ToNameMissing "to-name-missing" 1 "To has an address and no name";
     ToNameIsLocalPart "to-name-is-local-part" 4 "the name in To is the local part of the address";
     ToIsFrom "to-is-from" 8 "sent to the sender's own address";
     ToMany "to-many" 4 "eight recipients or more in To and Cc";
@@ -92,7 +91,6 @@ rules! {
     DateZoneOdd "date-zone-odd" 12 "the Date's time zone is nowhere";
     MissingMessageId "missing-message-id" 7 "no Message-ID field";
     BadMessageId "bad-message-id" 10 "the Message-ID is not of the form <left@right>";
-    MessageIdByServer "message-id-by-server" 5 "the Message-ID was given by a server on the way";
     MessageIdBareHost "message-id-bare-host" 3 "the Message-ID's host is a single word";
     MessageIdOfSender "message-id-of-sender" -2 "the Message-ID is of the sender's domain";
     MessageIdFalse "message-id-false" 20 "the Message-ID only looks as if Outlook had given it";
@@ -115,6 +113,8 @@ rules! {
     CharsetUndeclared "charset-undeclared" 5 "bytes in the text that are not ASCII, and no character set";
     TextEightBit "text-eight-bit" 5 "a quarter of the text is not ASCII";
     AttachmentProgram "attachment-program" 20 "a program is attached";
+    PartsBroken "parts-broken" 8 "it is said to have parts, and has none";
+    HtmlInPlain "html-in-plain" 8 "HTML that is said to be plain text";
     PartsWithoutPlain "parts-without-plain" 6 "several parts, and none of plain text";
 
     // HTML
@@ -171,6 +171,7 @@ rules! {
     BodyGappy "body-gappy" 8 "letters of words stand apart";
     BodyMixed "body-mixed" 4 "digits among the letters of words";
     BodyTail "body-tail" 12 "the text ends in a code";
+    BodyGap "body-gap" 10 "ten empty lines or more inside the text";
     BodyEmpty "body-empty" 4 "hardly any text";
     BodyShort "body-short" 0 "little text";
     BodyLong "body-long" -1 "a long text";

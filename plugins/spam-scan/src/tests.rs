@@ -230,7 +230,7 @@ fn recipient_rules() {
     check(to, "Cc: bob@example.net\n", "");
     check(to, "To: undisclosed recipients:;\n", "+recipients-undisclosed");
     check(to, "To: everyone\n", "+to-without-address");
-    check(to, "To: bob@example.net\n", "+to-name-missing");
+    check(to, "To: bob@example.net\n", "");
     check(to, "To: \"bob\" <bob@example.net>\n", "+to-name-is-local-part");
     check(to, "To: Alice A <alice@example.org>\n", "+to-is-from");
     check(to, "To: Club <lunch@example.net>\n", "+subject-names-recipient");
@@ -310,12 +310,6 @@ fn program_rules() {
     check(id, "1@example.org", "+bad-message-id -message-id-of-sender");
     check(id, "<@example.org>", "+bad-message-id -message-id-of-sender");
     check(id, "<1@alice>", "+message-id-bare-host -message-id-of-sender");
-    check(
-        id,
-        "<202603061000.g7PNukZ31378@mail.example.org>",
-        "+message-id-by-server",
-    );
-    check(id, "<20260306100000.3FBEB2EEF1@example.org>", "+message-id-by-server");
     check(id, "<000c01dc4a3e$7338a0a4$0a01a8c0@example.org>", "");
     check(id, "<000c84d37aae$7338a0a4$3ab55ec5@example.org>", "+message-id-false");
     let more = |fields: &str, expected: &str| check("\nTo:", &format!("\n{fields}\nTo:"), expected);
@@ -356,6 +350,12 @@ fn part_rules() {
         body,
         "\nMIME-Version: 1.0\nContent-Type: text/plain; name=\"menu.PIF\"\n\nShall we",
         "+attachment-program",
+    );
+    check(body, "\n\n<html>Shall we", "+html-only +html-in-plain");
+    check(
+        body,
+        "\nMIME-Version: 1.0\nContent-Type: multipart/mixed; boundary=x\n\nShall we",
+        "+parts-broken",
     );
     let parts = "\nMIME-Version: 1.0\nContent-Type: multipart/alternative;\n boundary=\"----=_NextPart_1\"\n\n------=_NextPart_1\nContent-Type: text/html\n\n<html>";
     check(
@@ -470,6 +470,8 @@ fn text_rules() {
     with("V i a g r a", "+body-gappy");
     with("Sa2le of wa2res with fre2sh", "+body-mixed");
     with("*****", "+body-stars");
+    with("\n-----\n=====\n#####\n", "+body-rows");
+    with(&format!("{}Good bye", "\n".repeat(12)), "+body-gap");
     with("\n> one\n> two\n", "+body-quotes");
     with("\nBob wrote:\n", "+body-attribution");
     with("\n{\n}\nx;\ny;\n", "+body-code");
@@ -495,6 +497,8 @@ fn phrases_are_met_through_encodings_and_markup() {
         "Content-Transfer-Encoding: quoted-printable\n\nact=20n=\now",
         "Content-Transfer-Encoding: base64\n\nYWN0I\nG5vdw==",
         "Content-Type: text\n\nact now",
+        "Content-Type: multipart/mixed\n\nact now",
+        "Content-Type: multipart/mixed; boundary=x\n\nact now\n--x--\n",
         "Content-Type: multipart/mixed; boundary=x\n\nx\n--x\n\nact now\n--x--\n",
         "Content-Type: multipart/mixed; boundary=x\n\n--x\nContent-Type: multipart/alternative; boundary=\"y z\"\n\n--y z\nContent-Type: text/html\n\nact <b>now</b>\n--y z--\n",
     ];
@@ -503,8 +507,7 @@ fn phrases_are_met_through_encodings_and_markup() {
     }
     let cases = [
         "Content-Type: application/octet-stream\n\nact now",
-        "Content-Type: multipart/mixed\n\nact now",
-        "Content-Type: multipart/mixed; boundary=x\n\nact now\n--x--\nact now",
+        "Content-Type: multipart/mixed; boundary=x\n\nact now\n--x\n\n--x--\nact now",
         "Content-Type: text/html\n\n<!-- act now --><style>act now</style><p act now>",
         "Content-Type: text/html\n\n<!-- act now",
     ];

@@ -18,6 +18,8 @@ pub trait Sink {
 const GAPPY_LETTERS: u32 = 5;
 /// Signs from which a row of them is a line.
 const ROW_SIGNS: usize = 5;
+/// Empty lines that hide what follows.
+const GAP_LINES: u32 = 10;
 /// Bytes at the end of a text in which a code is looked for, and bytes that a code has at least and at most.
 const TAIL_BYTES: usize = 100;
 const CODE_BYTES: std::ops::RangeInclusive<usize> = 8..=60;
@@ -57,6 +59,8 @@ pub struct Counts {
     pub small_first: u32,
     pub little_words: u32,
     pub encoded_twice: u32,
+    /// Rows of many empty lines.
+    pub gaps: u32,
     pub ends_in_code: bool,
     pub links: Links,
 }
@@ -194,12 +198,28 @@ impl Counts {
                 self.code_lines += u32::from(matches!(text.get(at + same), Some(b'\r' | b'\n')));
             }
             b'\n' => {
-                self.begin_line(text, at + 1);
-                return at + 1;
+                let behind = self.skip_empty_lines(text, at + 1);
+                self.begin_line(text, behind);
+                return behind;
             }
             _ => {}
         }
         at + same
+    }
+
+    /// The beginning of the next line that is not empty.
+    fn skip_empty_lines(&mut self, text: &[u8], mut at: usize) -> usize {
+        let mut empty = 0;
+        loop {
+            match text[at..] {
+                [b'\n', ..] => at += 1,
+                [b'\r', b'\n', ..] => at += 2,
+                _ => break,
+            }
+            empty += 1;
+        }
+        self.gaps += u32::from(empty >= GAP_LINES && at < text.len());
+        at
     }
 
     fn begin_line(&mut self, text: &[u8], at: usize) {

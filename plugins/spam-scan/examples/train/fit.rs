@@ -13,13 +13,15 @@ const FEWEST_GROUPS: usize = 3;
 /// How strongly words are drawn to nothing.
 const WORD_PULL: f64 = 0.03;
 /// How strongly rules are drawn to judgement's points.
-const RULE_PULL: f64 = 0.7;
+const RULE_PULL: f64 = 0.5;
 /// What a message of hard ham counts beside others: there is little of it, and to tag it is as bad.
-const HARD_HAM: f64 = 10.0;
+const HARD_HAM: f64 = 20.0;
+/// Judgement's points of a rule, in tenths, from which downwards it is a good side.
+const GOOD_SIDE: i32 = -5;
 /// What ham without its good sides counts beside others.
-const BARE_HAM: f64 = 0.3;
+const BARE_HAM: f64 = 0.05;
 /// The logarithm of the odds, by the messages trained on, at which mail is tagged. Chosen by the grouped folds, with a margin.
-const TAG_ODDS: f64 = 0.5;
+const TAG_ODDS: f64 = 0.3;
 
 /// Places for words, as a binary logarithm.
 const PLACES_LOG: u32 = 15;
@@ -132,7 +134,7 @@ impl Row {
     /// the ham is full, would be what tells ham.
     fn bare(sample: &Sample) -> Option<Self> {
         let rules = sample.times.iter().enumerate();
-        let against = rules.filter(|(place, times)| **times > 0 && RULES[*place].points >= 0);
+        let against = rules.filter(|(place, times)| **times > 0 && RULES[*place].points > GOOD_SIDE);
         (sample.kind != Kind::Spam).then(|| Self {
             side: -1.0,
             counts: BARE_HAM * if sample.kind == Kind::HardHam { HARD_HAM } else { 1.0 },
