@@ -78,7 +78,7 @@ impl SpamScan {
         }
         let is_spam = score.total >= thresholds.tag;
         if is_spam {
-            answer = answer.add_header("X-Spam-Report", score.report(&self.0, "\r\n\t"));
+            answer = answer.add_header("X-Spam-Report", score.report(&self.0, ";\r\n\t"));
         }
         if is_spam || self.0.always_score {
             answer = answer

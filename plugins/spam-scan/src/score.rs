@@ -51,6 +51,7 @@ impl Score {
         let mut reasons: Vec<(&str, i32)> = rules
             .map(|((rule, times), weight)| (rule.what, i32::from(*times) * weight))
             .chain([
+                ("what every message begins with", settings.model.base()),
                 ("the words of the text", self.words),
                 ("phrases of the configuration", self.own),
             ])

@@ -66,7 +66,7 @@ pub fn read(text: &[u8], at: usize) -> Word {
     if let Some(chunk) = text.get(at..).and_then(<[u8]>::first_chunk::<CHUNK>) {
         let chunk = u64::from_le_bytes(*chunk);
         let letters = leading_letters(chunk);
-        let behind = (chunk >> (letters as u32 * 8 & 63)) as u8;
+        let behind = chunk.wrapping_shr(letters as u32 * 8) as u8;
         if letters > 0 && letters < CHUNK && CLASS[usize::from(behind)] & IN_WORD == 0 {
             let kept = (1 << (letters as u32 * 8)) - 1;
             return Word {
@@ -87,6 +87,18 @@ fn read_any(text: &[u8], at: usize) -> Word {
     let mut end = at;
     // 0: at the beginning, 1: letters, 2: then digits, 3: then letters again.
     let mut shape = 0;
+    while builder.length < MOST_WORD_BYTES {
+        let Some(chunk) = text.get(end..).and_then(<[u8]>::first_chunk::<CHUNK>) else {
+            break;
+        };
+        let chunk = u64::from_le_bytes(*chunk);
+        if leading_letters(chunk) < CHUNK {
+            break;
+        }
+        builder.push_letters(chunk);
+        shape = 1;
+        end += CHUNK;
+    }
     let mut eight_bit = 0;
     while let Some(byte) = text.get(end) {
         let class = CLASS[usize::from(*byte)];
@@ -165,6 +177,12 @@ impl Builder {
             self.state = mix(self.state, self.chunk);
             self.chunk = 0;
         }
+    }
+
+    /// Takes eight letters, when a multiple of eight bytes was taken.
+    fn push_letters(&mut self, letters: u64) {
+        self.state = mix(self.state, letters | SMALL);
+        self.length += CHUNK;
     }
 
     const fn hash(&self) -> u32 {
