@@ -1,5 +1,7 @@
 //! The senders and recipients that a header names.
 
+use std::ops::RangeInclusive;
+
 use crate::decode;
 use crate::evidence::Evidence;
 use crate::header::{Fields, find_ignoring_case};
@@ -10,6 +12,8 @@ use crate::rules::Rule;
 const MANY_DIGITS: usize = 4;
 /// Consonants in a row that no name has.
 const MANY_CONSONANTS: usize = 5;
+/// Bytes of a local part that a Subject may name: not by chance, and no more than there may be (RFC 5321 §4.5.3.1.1).
+const LOCAL_BYTES: RangeInclusive<usize> = 4..=64;
 /// Recipients that are many.
 const MANY_RECIPIENTS: usize = 8;
 /// Recipients that are looked at.
@@ -181,7 +185,7 @@ fn look_at_recipients(fields: &Fields<'_>, from: Option<&Mailbox<'_>>, evidence:
         evidence.hit(Rule::ToIsFrom, same);
     }
     if let Some(subject) = fields.subject {
-        let named = first.local.len() > 3 && find_ignoring_case(subject, first.local).is_some();
+        let named = LOCAL_BYTES.contains(&first.local.len()) && find_ignoring_case(subject, first.local).is_some();
         // `[list] ...` is what a list says of itself.
         evidence.hit(Rule::SubjectNamesRecipient, named && !subject.contains(&b'['));
     }

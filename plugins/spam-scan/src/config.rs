@@ -112,7 +112,8 @@ pub struct Thresholds {
 #[derive(Debug)]
 pub struct Settings {
     pub inbound: Thresholds,
-    pub outbound: Thresholds,
+    /// None: as for other mail.
+    pub outbound: Option<Thresholds>,
     pub always_score: bool,
     pub body_bytes: u32,
     /// In hundredths, in the order of [`RULES`].
@@ -164,11 +165,11 @@ pub fn check(config: Config) -> Result<Settings, String> {
     };
     Ok(Settings {
         inbound,
-        outbound: Thresholds {
+        outbound: (tag.is_some() || quarantine.is_some() || reject.is_some()).then(|| Thresholds {
             tag: points(tag).unwrap_or(inbound.tag),
             quarantine: points(quarantine).or(inbound.quarantine),
             reject: points(reject).or(inbound.reject),
-        },
+        }),
         always_score: config.always_score,
         body_bytes: config.body_bytes,
         weights,

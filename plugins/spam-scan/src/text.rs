@@ -3,6 +3,8 @@
 //! It takes any bytes and never fails. The work is linear in the bytes it is given. Names of hosts, files and mailboxes and links are no
 //! words: they say where mail is from, and not what it is.
 
+use std::ops::RangeInclusive;
+
 use crate::links::Links;
 use crate::word::{self, CLASS, DIGIT, GAP, IN_NAME, IN_WORD, LETTER, Word};
 
@@ -22,7 +24,7 @@ const ROW_SIGNS: usize = 5;
 const GAP_LINES: u32 = 10;
 /// Bytes at the end of a text in which a code is looked for, and bytes that a code has at least and at most.
 const TAIL_BYTES: usize = 100;
-const CODE_BYTES: std::ops::RangeInclusive<usize> = 8..=60;
+const CODE_BYTES: RangeInclusive<usize> = 8..=60;
 
 /// What was counted.
 #[derive(Clone, Copy, Debug, Default)]
