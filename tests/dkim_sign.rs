@@ -226,6 +226,10 @@ fn others_verify_what_we_sign() {
             message.replacen("\r\nFrom:", "\r\nFrom: boss@ours.test\r\nFrom:", 1),
         ),
         (
+            "a second subject",
+            message.replacen("\r\nFrom:", "\r\nSubject: other\r\nFrom:", 1),
+        ),
+        (
             "a second From below",
             message.replacen("\r\nMIME-Version:", "\r\nFrom: boss@ours.test\r\nMIME-Version:", 1),
         ),
@@ -314,6 +318,8 @@ fn a_key_that_changes_is_read_again_and_a_bad_one_is_named() {
     relay.logged(&[&format!(
         "{name}:1: the private key cannot be used: RSA of 2048 to 4096 bits and Ed25519 can"
     )]);
+    // It came with the usual mode of new files.
+    relay.logged(&["a secret that everybody can read: chmod 600", &name]);
     assert!(is_old(2));
     let said = relay.fails(&["check"]);
     assert!(
