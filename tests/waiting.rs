@@ -59,9 +59,9 @@ fn two_thousand_sessions_wait_for_a_name_server_and_nobody_else_does() {
 
     let from = |place: usize| {
         let mut client = Client::connect(relay.address("mx"));
-        // Each comes from an address of its own, of which nobody knows anything yet.
+        // Each comes from an address of its own, of which nobody knows anything yet, and from a port with which `rbl` does not test its lists.
         let (high, low) = (place / 250, place % 250 + 1);
-        client.raw(format!("PROXY TCP4 198.18.{high}.{low} 192.0.2.200 1025 25\r\n"));
+        client.raw(format!("PROXY TCP4 198.18.{high}.{low} 192.0.2.200 1024 25\r\n"));
         client
     };
     let mut waiting: Vec<Client> = (0..WAITING).map(from).collect();
