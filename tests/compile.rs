@@ -123,7 +123,7 @@ fn what_a_compiler_gave_up_cannot_be_had_back() {
     // It is looked at while it reads, which it does when it is confined, and for as long as its input stays open.
     let mut child = std::process::Command::new(GATEPOST)
         .args(["__compile", &std::process::id().to_string()])
-        .args(["3221225472", "300", "268435456"])
+        .args(["3221225472", "300", "268435456", "2"])
         .stdin(std::process::Stdio::piped())
         .stderr(std::process::Stdio::null())
         .spawn()
