@@ -254,10 +254,15 @@ async fn the_embedded_store_answers_as_the_native_one() {
 
 #[tokio::test]
 async fn the_shared_store_answers_as_the_native_one() {
-    let Some(redis) = support::redis::Redis::start(&[]) else {
+    let folder = tempfile::tempdir().expect("a folder for the socket");
+    let socket = folder.path().join("redis.sock").display().to_string();
+    let Some(redis) = support::redis::Redis::start(&["--unixsocket", &socket]) else {
         return;
     };
-    answers_as_the_native_store("shared", &shared(&redis.url(), Clock::Caller).await).await;
+    // Each database is empty at first, and a socket leads to the first one.
+    for url in [format!("{}/3", redis.url()), format!("redis+unix:{socket}")] {
+        answers_as_the_native_store(&url, &shared(&url, Clock::Caller).await).await;
+    }
 }
 
 /// Numbers without a pattern, the same in each run (a linear congruential generator, as in C's `rand`).
