@@ -11,17 +11,17 @@ use spam_scan::rules::RULES;
 /// A word or pair is known if so many lists and senders use it: one that only a few use says who writes, and not what.
 const FEWEST_GROUPS: usize = 3;
 /// How strongly words are drawn to nothing.
-const WORD_PULL: f64 = 0.03;
+const WORD_PULL: f64 = 0.06;
 /// How strongly rules are drawn to judgement's points.
 const RULE_PULL: f64 = 0.5;
 /// What a message of hard ham counts beside others: there is little of it, and to tag it is as bad.
-const HARD_HAM: f64 = 20.0;
+const HARD_HAM: f64 = 60.0;
 /// Judgement's points of a rule, in tenths, from which downwards it is a good side.
 const GOOD_SIDE: i32 = -5;
 /// What ham without its good sides counts beside others.
 const BARE_HAM: f64 = 0.05;
-/// The logarithm of the odds, by the messages trained on, at which mail is tagged. Chosen by the grouped folds, with a margin.
-const TAG_ODDS: f64 = 0.3;
+/// The logarithm of the odds, by the messages trained on, at which mail is tagged. Chosen by scores of mail that was not trained on.
+const TAG_ODDS: f64 = 2.8;
 
 /// Places for words, as a binary logarithm.
 const PLACES_LOG: u32 = 15;
@@ -69,9 +69,7 @@ pub fn train(corpus: &Corpus, places: &[usize]) -> Trained {
     let samples: Vec<&Sample> = places.iter().map(|place| &corpus.samples[*place]).collect();
     let known = known_words(&samples);
     let problem = Problem {
-        rows: (samples.iter().map(|sample| Row::of(sample, &known)))
-            .chain(samples.iter().filter_map(|sample| Row::bare(sample)))
-            .collect(),
+        rows: samples.iter().flat_map(|sample| Row::all_of(sample, &known)).collect(),
     };
     let start = [vec![0.0], judgement(), vec![0.0; known.len()]].concat();
     let found = descent::least(&problem, start);
@@ -103,6 +101,7 @@ fn judgement() -> Vec<f64> {
 }
 
 /// A message to fit.
+#[derive(Clone)]
 struct Row {
     /// 1 for spam, -1 for ham.
     side: f64,
@@ -128,6 +127,24 @@ impl Row {
             word: 1.0 / (words.len().max(1) as f64).sqrt(),
             words,
         }
+    }
+
+    /// A message as it is, by its words alone, and by its rules alone: so that neither learns to lean on the other, which other mail may not
+    /// give. Ham also without what speaks for it.
+    fn all_of(sample: &Sample, known: &BTreeMap<u32, usize>) -> Vec<Self> {
+        let whole = Self::of(sample, known);
+        let by_words = Self {
+            rules: Vec::new(),
+            ..whole.clone()
+        };
+        let by_rules = Self {
+            words: Vec::new(),
+            ..whole.clone()
+        };
+        [whole, by_words, by_rules]
+            .into_iter()
+            .chain(Self::bare(sample))
+            .collect()
     }
 
     /// Ham without its words and all that speaks for it: mail of which nothing is known is no spam for that. Else replies and lists, of which
