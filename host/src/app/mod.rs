@@ -337,7 +337,6 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         }
     }
 
-    tracing::info!("draining");
     relay.start_draining();
     let sessions = app.listeners.lock().take();
     if timeout(DRAIN_TIME - CLOSE_TIME, sessions.join_all()).await.is_err() {

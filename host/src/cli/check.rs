@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +14,11 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::text::{Paint, printable};
+use crate::admin::protocol::COMPONENT_LIMIT;
 use crate::app;
 use crate::auth::Users;
-use crate::config::{CertificateFiles, Config, DEFAULT_STATE_DIR, Route, embedded_toml};
+use crate::config::{CertificateFiles, Config, Route, embedded_state_dir, embedded_toml};
+use crate::regular;
 use crate::tls::{CertificatePem, PemFile, TlsStore};
 
 /// Check the configuration and the files that it names
@@ -43,7 +46,7 @@ struct Findings {
 
 pub fn check(args: &Args, path: Option<&Path>) -> anyhow::Result<()> {
     if args.print_default {
-        return super::print(&embedded_toml(Path::new(DEFAULT_STATE_DIR)));
+        return super::print(&embedded_toml(&embedded_state_dir()));
     }
     let mut findings = Findings::default();
     let config = match Config::open(path) {
@@ -105,17 +108,12 @@ impl Findings {
             self.secret(token, |bytes| one_line(bytes, token));
         }
         for plugin in &config.plugins {
-            match fs::read(&plugin.file) {
+            match regular::read(&plugin.file, COMPONENT_LIMIT) {
                 Ok(bytes) => self
                     .errors
                     .extend(not_a_component(&bytes).map(|problem| in_file(&plugin.file, problem))),
                 Err(error) => {
-                    // Nobody chose the embedded default's places: a build or an installation fills them.
-                    let remedy = if config.file.is_none() {
-                        "; `make build` makes it"
-                    } else {
-                        ""
-                    };
+                    let remedy = missing(config, &plugin.file, &error);
                     let error = in_file(&plugin.file, error);
                     self.errors
                         .push(format!("{error} (plugin \"{}\"{remedy})", plugin.name));
@@ -134,7 +132,7 @@ impl Findings {
             if made_at_start(config, &pair.certificate) && made_at_start(config, &pair.key) {
                 return;
             }
-            match read_pair(pair) {
+            match read_pair(config, pair) {
                 Ok(pair) => pairs.push(pair),
                 Err(error) => self.errors.push(error),
             }
@@ -157,7 +155,7 @@ impl Findings {
 
     /// A file that holds a secret: it must be readable here, good, and should not be readable by everybody.
     fn secret(&mut self, path: &Path, problems: impl FnOnce(&[u8]) -> Vec<String>) {
-        match fs::read(path).map(Zeroizing::new) {
+        match regular::read(path, COMPONENT_LIMIT).map(Zeroizing::new) {
             Ok(bytes) => self.errors.extend(problems(&bytes)),
             Err(error) => self.errors.push(in_file(path, error)),
         }
@@ -178,12 +176,12 @@ impl Findings {
 fn policy(config: &Config) -> anyhow::Result<Vec<String>> {
     let users = config.auth.users.as_deref().filter(|users| users.exists());
     let users = match users {
-        Some(path) => Users::parse(&Zeroizing::new(fs::read(path)?), path)?,
+        Some(path) => Users::parse(&Zeroizing::new(regular::read(path, COMPONENT_LIMIT)?), path)?,
         None => Users::parse(b"", Path::new("users"))?,
     };
     let mut files = HashMap::new();
     for plugin in &config.plugins {
-        files.insert(plugin.name.clone(), fs::read(&plugin.file)?.into());
+        files.insert(plugin.name.clone(), regular::read(&plugin.file, COMPONENT_LIMIT)?.into());
     }
     app::try_policy(config, users, &files)
 }
@@ -197,9 +195,20 @@ fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
     format!("{}: {problem}", path.display())
 }
 
-fn read_pair(pair: &CertificateFiles) -> Result<CertificatePem, String> {
+/// `; ` and how there comes to be this file, if it is not there.
+fn missing(config: &Config, path: &Path, error: &io::Error) -> String {
+    let remedy = config
+        .remedy_for_missing(path)
+        .filter(|_| error.kind() == io::ErrorKind::NotFound);
+    remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default()
+}
+
+fn read_pair(config: &Config, pair: &CertificateFiles) -> Result<CertificatePem, String> {
     let read = |path: &PathBuf| {
-        let bytes = Zeroizing::new(fs::read(path).map_err(|error| in_file(path, error))?);
+        let bytes = Zeroizing::new(regular::read(path, COMPONENT_LIMIT).map_err(|error| {
+            let remedy = missing(config, path, &error);
+            in_file(path, format!("{error}{remedy}"))
+        })?);
         Ok::<_, String>(PemFile {
             path: path.clone(),
             bytes,
@@ -321,6 +330,7 @@ mod tests {
         write("good.wasm", b"\0asm\x0d\0\x01\0", 0o644);
         write("native.wasm", b"\x7fELF", 0o644);
         let text = r#"
+            hostname = "HOST"
             [[listener]]
             name = "mx"
             address = "127.0.0.1:0"
@@ -354,12 +364,12 @@ mod tests {
         assert_eq!(
             bare(&findings.errors),
             [
-                "cert.pem: No such file or directory (os error 2)",
+                "cert.pem: No such file or directory (os error 2); for a trial: `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=HOST -keyout key.pem -out cert.pem`",
                 "users:3: a line reads NAME:ARGON2ID HASH:SCRAM KEYS; write it with `gatepost user add NAME`",
                 "password: must be one line, the secret, and nothing else",
                 "core.wasm: is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
                 "native.wasm: is precompiled native code, which is refused: give the component itself",
-                "missing.wasm: No such file or directory (os error 2) (plugin \"missing\")",
+                "missing.wasm: No such file or directory (os error 2) (plugin \"missing\"; `gatepost plugin build` makes it of a project, `make build` the plugins that ship)",
             ]
         );
         assert_eq!(
