@@ -99,7 +99,11 @@ fn a_new_version_that_fails_is_taken_back_by_itself_and_for_good() {
     assert_eq!(listed(&relay)["previous"], *digest(&version(1)));
     // What an administrator goes back to is not taken from them.
     for _ in 0..8 {
-        let reply = rcpt(&relay, "ungranted", "451 4.3.0 Temporary server error, try again later [");
+        let reply = rcpt(
+            &relay,
+            "ungranted",
+            "451 4.3.0 Temporary server error, try again later [",
+        );
         // The id, and the version that the list shows, are in the log's line about it.
         let (_, id) = reply.trim_end().trim_end_matches(']').split_once('[').expect("an id");
         let version = listed(&relay)["version"].as_str().expect("a version").to_owned();
@@ -110,7 +114,10 @@ fn a_new_version_that_fails_is_taken_back_by_itself_and_for_good() {
     load(&relay, &version(1), &[]);
     assert!(listed(&relay)["taken_back"].is_null(), "a newer one is live");
     let said = relay.fails(&["plugin", "load", "policy", "/etc/passwd"]);
-    assert!(said.contains("/etc/passwd: ") && said.contains("no WebAssembly file"), "{said}");
+    assert!(
+        said.contains("/etc/passwd: ") && said.contains("no WebAssembly file"),
+        "{said}"
+    );
     assert!(!said.contains("policy.wasm"), "{said}");
     let said = relay.fails(&["plugin", "load", "policy", "/dev/zero"]);
     assert!(said.contains("/dev/zero: is no regular file"), "{said}");
@@ -176,7 +183,7 @@ fn a_shadow_is_compared_and_promoted() {
     }
     let list = relay.command(&["plugin", "list"]);
     let line = format!(
-        "shadow {}: 2 calls, 0 failed; 1 same, 1 different, 0 left out",
+        "(component {}): 2 calls, 0 failed; 1 same, 1 different, 0 left out",
         digest(&version(1))
     );
     assert!(list.contains(&line), "{list}");
@@ -210,7 +217,7 @@ fn a_canary_decides_for_a_share_until_it_is_promoted_aborted_or_fails() {
     let on_canary = sessions.iter().filter(|(version, _)| *version == 1).count();
     assert!((4..36).contains(&on_canary), "{on_canary} of 40");
     let list = relay.command(&["plugin", "list"]);
-    let line = format!("canary {} for 40 % of the sessions", digest(&version(1)));
+    let line = format!("(component {}) for 40 % of the sessions", digest(&version(1)));
     assert!(list.contains(&line), "{list}");
     assert_eq!(listed(&relay)["digest"], *digest(&version(0)));
     assert_eq!(std::fs::read(&file).expect("the plugin"), version(0));

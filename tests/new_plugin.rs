@@ -136,7 +136,12 @@ fn a_build_says_what_the_answers_need_and_which_hooks_fail() {
     let refused = "impl Policy for Mine { type Config = Nothing; fn new(_: Nothing) -> Result<Self, String> { panic!(\"never\") } }\n\
         #[derive(serde::Deserialize)] struct Nothing {}\nstruct Mine;\n";
     let text = format!("{head}{refused}{on_rcpt}gatepost_sdk::export!(Mine: on_rcpt);\n");
-    what_is_wrong_is_said(folder, "src/lib.rs", &text, &["mine.wasm: the relay would refuse it: it could not be started"]);
+    what_is_wrong_is_said(
+        folder,
+        "src/lib.rs",
+        &text,
+        &["mine.wasm: the relay would refuse it: it could not be started"],
+    );
 }
 
 #[test]

@@ -8,10 +8,10 @@ use crate::admin::protocol::{
 };
 use crate::config::{self, Config};
 use crate::message::{Body, Id, QueueState, since_epoch};
-use crate::policy::{Plugin, plugin};
 use crate::policy::breaker::Condition;
 use crate::policy::decision::Digest;
 use crate::policy::trial::{Mode, Running, Trial};
+use crate::policy::{Plugin, plugin};
 
 use super::App;
 

@@ -51,7 +51,9 @@ async fn act(app: &App, Failed { plugin, counts, canary }: Failed) {
             let to = digest(Some(&live));
             tracing::error!(plugin = name, version = %plugin.version, from = %bad, to, what, calls, failures, remedy, error, "plugin rolled back");
         }
-        None => tracing::error!(plugin = name, version = %plugin.version, component = %bad, calls, failures, error, "plugin not rolled back"),
+        None => {
+            tracing::error!(plugin = name, version = %plugin.version, component = %bad, calls, failures, error, "plugin not rolled back")
+        }
     }
 }
 

@@ -291,7 +291,6 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     tokio::spawn(guard::run(app.clone()));
     link.ready()
         .context("the supervisor cannot be told that the relay is up")?;
-    tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
 
     // The only place where anything is replaced, so one thing at a time, in the supervisor's order.
     loop {

@@ -181,7 +181,10 @@ fn policy(config: &Config) -> anyhow::Result<Vec<String>> {
     };
     let mut files = HashMap::new();
     for plugin in &config.plugins {
-        files.insert(plugin.name.clone(), regular::read(&plugin.file, COMPONENT_LIMIT)?.into());
+        files.insert(
+            plugin.name.clone(),
+            regular::read(&plugin.file, COMPONENT_LIMIT)?.into(),
+        );
     }
     app::try_policy(config, users, &files)
 }
@@ -237,7 +240,7 @@ fn not_a_component(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0, b'a', b's', b'm', _, 0, 1, 0, ..] => None,
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Some(
-            "is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
+            "is a core WebAssembly module, not a component: `gatepost plugin build` makes one of a project, `wasm-tools component new` of a module",
         ),
         [0x7f, b'E', b'L', b'F', ..] => Some("is precompiled native code, which is refused: give the component itself"),
         _ => Some("is not a WebAssembly component"),
@@ -330,7 +333,7 @@ mod tests {
         write("good.wasm", b"\0asm\x0d\0\x01\0", 0o644);
         write("native.wasm", b"\x7fELF", 0o644);
         let text = r#"
-            hostname = "HOST"
+            hostname = "relay.test"
             [[listener]]
             name = "mx"
             address = "127.0.0.1:0"
@@ -364,10 +367,10 @@ mod tests {
         assert_eq!(
             bare(&findings.errors),
             [
-                "cert.pem: No such file or directory (os error 2); for a trial: `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=HOST -keyout key.pem -out cert.pem`",
+                "cert.pem: No such file or directory (os error 2); for a trial: `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=relay.test -keyout key.pem -out cert.pem`",
                 "users:3: a line reads NAME:ARGON2ID HASH:SCRAM KEYS; write it with `gatepost user add NAME`",
                 "password: must be one line, the secret, and nothing else",
-                "core.wasm: is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
+                "core.wasm: is a core WebAssembly module, not a component: `gatepost plugin build` makes one of a project, `wasm-tools component new` of a module",
                 "native.wasm: is precompiled native code, which is refused: give the component itself",
                 "missing.wasm: No such file or directory (os error 2) (plugin \"missing\"; `gatepost plugin build` makes it of a project, `make build` the plugins that ship)",
             ]

@@ -269,7 +269,11 @@ fn counts(calls: u64, failures: u64, paint: Paint) -> String {
 
 fn trial_line(trial: &TrialStatus, paint: Paint) -> String {
     let counts = counts(trial.calls, trial.failures, paint);
-    let digest = format!("{}{}", shown(&trial.version, &trial.digest), with_other_settings(trial.other_settings));
+    let digest = format!(
+        "{}{}",
+        shown(&trial.version, &trial.digest),
+        with_other_settings(trial.other_settings)
+    );
     match trial.mode {
         LoadMode::Canary { percent } => format!("canary {digest} for {percent} % of the sessions: {counts}"),
         LoadMode::Shadow | LoadMode::Live => {

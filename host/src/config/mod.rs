@@ -134,7 +134,8 @@ impl Config {
             return Some("`gatepost user add NAME` makes it".to_owned());
         }
         let is_plugin = self.plugins.iter().any(|plugin| plugin.file == path);
-        is_plugin.then(|| "`gatepost plugin build` makes it of a project, `make build` the plugins that ship".to_owned())
+        is_plugin
+            .then(|| "`gatepost plugin build` makes it of a project, `make build` the plugins that ship".to_owned())
     }
 
     /// What is allowed, and seldom meant: for `gatepost check` and the log.

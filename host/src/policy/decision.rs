@@ -215,7 +215,10 @@ impl fmt::Display for Failure {
             Failure::Start(text) => write!(f, "it could not be started: {text}"),
             Failure::Answer(text) => write!(f, "its answer breaks a rule: {text}"),
             Failure::Ungranted { action, grant } => {
-                write!(f, "its answer breaks a rule: the action {action} needs the grant {grant}")
+                write!(
+                    f,
+                    "its answer breaks a rule: the action {action} needs the grant {grant}"
+                )
             }
             Failure::BreakerOpen => f.write_str("it failed too often lately and is not asked for a while"),
         }

@@ -48,9 +48,7 @@ pub fn install(folder: &Path, arguments: &[&std::ffi::OsStr]) -> anyhow::Result<
     let program = folder.join("build/venv/bin/pip");
     if tool::ask(Command::new(&program).arg("--version"), "").is_err() {
         let mut python = Command::new("python3");
-        python
-            .current_dir(folder)
-            .args(["-m", "venv", "--clear", "build/venv"]);
+        python.current_dir(folder).args(["-m", "venv", "--clear", "build/venv"]);
         tool::run(&mut python, INSTALL_PYTHON)
             .context("python3 makes no virtual environment: on Debian `apt-get install python3-venv`")?;
     }

@@ -655,6 +655,8 @@ impl Supervisor<'_> {
                 if !std::mem::replace(&mut self.was_ready, true) {
                     (self.options.announce)(&self.good.read.config);
                 }
+                let config = &self.good.read.config;
+                tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
             }
             Ok(Some((ToSupervisor::Reload, _))) => {
                 self.asked += 1;

@@ -96,7 +96,9 @@ fn open(config: &Config, path: &Path, most: u64) -> anyhow::Result<(File, Stamp)
         io::ErrorKind::NotFound => {
             let remedy = config.remedy_for_missing(path).map(|remedy| format!(" ({remedy})"));
             let remedy = remedy.unwrap_or_default();
-            anyhow::Error::new(error).context(format!("the configuration names this file, and it is not there{remedy}"))
+            anyhow::Error::new(error).context(format!(
+                "the configuration names this file, and it is not there{remedy}"
+            ))
         }
         _ => anyhow::Error::new(error),
     })?;
