@@ -150,8 +150,8 @@ pub async fn inspect(
         component: &compiled,
         config,
     };
-    let mut all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
-    let verdict = tried.with_what_answers_need(&mut all, &mut grants).await;
+    let all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
+    let verdict = tried.with_what_answers_need(all, &mut grants).await;
     Ok(Inspection {
         bytes,
         compiled_in: compiled.compiled_in,
@@ -178,13 +178,13 @@ struct Tried<'a> {
 }
 
 impl Tried<'_> {
-    /// A trial with `all` grants and those that its answers need, which are added to both.
+    /// A trial with `all` grants and those that its answers need, which are added to `needed`.
     async fn with_what_answers_need(
         &self,
-        all: &mut BTreeSet<Grant>,
+        mut all: BTreeSet<Grant>,
         needed: &mut BTreeSet<Grant>,
     ) -> Result<Trial, String> {
-        let (mut trial, mut ungranted) = self.trial(all).await?;
+        let (mut trial, mut ungranted) = self.trial(&all).await?;
         // Each turn adds a grant.
         while let Some((stage, grant)) = ungranted {
             let more = all.iter().copied().chain([grant]).collect();
@@ -192,7 +192,7 @@ impl Tried<'_> {
                 Ok(with_more) => {
                     (trial, ungranted) = with_more;
                     needed.insert(grant);
-                    *all = more;
+                    all = more;
                 }
                 // Without the grant it would be loaded, and fail.
                 Err(refusal) => {
