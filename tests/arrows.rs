@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module of the daemon, and the others that it may name outside of its unit tests.
-const ARROWS: [(&str, &str); 26] = [
+const ARROWS: [(&str, &str); 27] = [
     ("admin", "message metrics"),
     (
         "app",
         "admin auth config delivery dkim dns journal limits listener maillog message metrics policy relay spool supervisor tls worker_link",
     ),
     ("auth", ""),
-    ("cli", "admin app auth config dkim message policy project tls"),
+    ("cli", "admin app auth config dkim message policy project regular tls"),
     ("config", "message"),
     (
         "connection",
@@ -34,10 +34,11 @@ const ARROWS: [(&str, &str); 26] = [
     ("policy", "auth config dkim dns message slice"),
     ("project", "policy"),
     ("proxy", ""),
+    ("regular", ""),
     ("relay", "auth config limits metrics policy spool tls"),
     ("slice", ""),
     ("spool", "message slice"),
-    ("supervisor", "config maillog worker_link"),
+    ("supervisor", "config maillog regular worker_link"),
     ("tls", "config message"),
     ("worker_link", "admin config tls"),
 ];

@@ -72,7 +72,7 @@ fn a_new_version_that_fails_is_taken_back_by_itself_and_for_good() {
         assert_eq!(status["previous"], *digest(&bad));
         assert_eq!(status["taken_back"], "by itself: 5 of its first 5 calls failed");
         let list = relay.command(&["plugin", "list"]);
-        let line = format!("before that {}, taken back by itself: 5 of its", digest(&bad));
+        let line = format!("(component {}), taken back by itself: 5 of its", digest(&bad));
         assert!(list.contains(&line), "{list}");
     };
     holds(&relay);
@@ -83,17 +83,44 @@ fn a_new_version_that_fails_is_taken_back_by_itself_and_for_good() {
     // The next worker knows all of it, and what was there before.
     relay.next_worker();
     holds(&relay);
+    // It is not brought back by a word that means something else.
+    let said = relay.fails(&["plugin", "rollback", "policy"]);
+    for part in [
+        &*digest(&bad),
+        "was taken back by itself: 5 of its first 5 calls failed: `gatepost plugin load policy FILE` puts it in force",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    holds(&relay);
+    load(&relay, &bad, &[]);
+    load(&relay, &version(1), &[]);
     let said = relay.command(&["plugin", "rollback", "policy"]);
     assert!(said.contains(&digest(&bad)), "{said}");
-    assert_eq!(listed(&relay)["previous"], *digest(&good));
+    assert_eq!(listed(&relay)["previous"], *digest(&version(1)));
     // What an administrator goes back to is not taken from them.
     for _ in 0..8 {
-        rcpt(&relay, "ungranted", "451 4.3.0 ");
+        let reply = rcpt(
+            &relay,
+            "ungranted",
+            "451 4.3.0 Temporary server error, try again later [",
+        );
+        // The id, and the version that the list shows, are in the log's line about it.
+        let (_, id) = reply.trim_end().trim_end_matches(']').split_once('[').expect("an id");
+        let version = listed(&relay)["version"].as_str().expect("a version").to_owned();
+        relay.logged(&["\"decision\"", id, &format!("\"version\":\"{version}\"")]);
     }
     assert_eq!(listed(&relay)["failures"], 8);
     assert_eq!(listed(&relay)["taken_back"], "by an administrator");
     load(&relay, &version(1), &[]);
     assert!(listed(&relay)["taken_back"].is_null(), "a newer one is live");
+    let said = relay.fails(&["plugin", "load", "policy", "/etc/passwd"]);
+    assert!(
+        said.contains("/etc/passwd: ") && said.contains("no WebAssembly file"),
+        "{said}"
+    );
+    assert!(!said.contains("policy.wasm"), "{said}");
+    let said = relay.fails(&["plugin", "load", "policy", "/dev/zero"]);
+    assert!(said.contains("/dev/zero: is no regular file"), "{said}");
 }
 
 #[test]
@@ -156,7 +183,7 @@ fn a_shadow_is_compared_and_promoted() {
     }
     let list = relay.command(&["plugin", "list"]);
     let line = format!(
-        "shadow {}: 2 calls, 0 failed; 1 same, 1 different, 0 left out",
+        "(component {}): 2 calls, 0 failed; 1 same, 1 different, 0 left out",
         digest(&version(1))
     );
     assert!(list.contains(&line), "{list}");
@@ -190,7 +217,7 @@ fn a_canary_decides_for_a_share_until_it_is_promoted_aborted_or_fails() {
     let on_canary = sessions.iter().filter(|(version, _)| *version == 1).count();
     assert!((4..36).contains(&on_canary), "{on_canary} of 40");
     let list = relay.command(&["plugin", "list"]);
-    let line = format!("canary {} for 40 % of the sessions", digest(&version(1)));
+    let line = format!("(component {}) for 40 % of the sessions", digest(&version(1)));
     assert!(list.contains(&line), "{list}");
     assert_eq!(listed(&relay)["digest"], *digest(&version(0)));
     assert_eq!(std::fs::read(&file).expect("the plugin"), version(0));

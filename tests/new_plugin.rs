@@ -93,6 +93,58 @@ fn a_new_project_in_rust_builds_at_once_and_passes_its_transcript() {
 }
 
 #[test]
+fn a_build_says_what_the_answers_need_and_which_hooks_fail() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    new_build_and_test(folder, "rust", "mine", "on-rcpt,on-message", "");
+    let source = folder.join("mine/src/lib.rs");
+    let component = folder.join("mine/build/mine.wasm");
+    let head = "use gatepost_sdk::prelude::*;\n";
+    let on_message = |body: &str| {
+        format!(
+            "impl OnMessage for Mine {{ fn on_message(&self, _: &Session, _: &Message) -> Answer {{ {body} }} }}\n\
+             gatepost_sdk::export!(Mine: on_message);\n"
+        )
+    };
+    let free = "#[derive(Default)] struct Mine; impl Unconfigured for Mine {}\n";
+    let keyed = "#[derive(serde::Deserialize)] struct Keys { prefix: String }\nstruct Mine(String);\n\
+        impl Policy for Mine { type Config = Keys; fn new(keys: Keys) -> Result<Self, String> { Ok(Mine(keys.prefix)) } }\n";
+    let adds = "Answer::pass().add_header(\"X-Seen\", \"yes\")";
+    for (policy, body, words) in [
+        (free, adds, "the relay would load it with grants = [\"edit-message\"]\n"),
+        (
+            free,
+            "panic!(\"oh\")",
+            "the relay would load it with grants = [], but on-message failed in the trial: it trapped: ",
+        ),
+        (
+            keyed,
+            "let _ = &self.0; Answer::pass()",
+            "without settings the relay would refuse it: it could not be started: it refuses its configuration: missing field `prefix`; \
+             `gatepost plugin check --settings FILE ",
+        ),
+    ] {
+        fs::write(&source, format!("{head}{policy}{}", on_message(body))).expect("a source");
+        let before = fs::read(&component).expect("the component");
+        let built = run(folder, &["plugin", "build", "mine"]);
+        assert!(built.status.success(), "{words}: {}", said(&built));
+        assert!(said(&built).contains(words), "{words}: {}", said(&built));
+        assert!(fs::read(&component).expect("the component") != before, "{words}");
+    }
+    // One that cannot be started is refused, and what was built before stays.
+    let on_rcpt = "impl OnRcpt for Mine { fn on_rcpt(&self, _: &Session, _: &Mailbox, _: &RelayView) -> Answer { Answer::pass() } }\n";
+    let refused = "impl Policy for Mine { type Config = Nothing; fn new(_: Nothing) -> Result<Self, String> { panic!(\"never\") } }\n\
+        #[derive(serde::Deserialize)] struct Nothing {}\nstruct Mine;\n";
+    let text = format!("{head}{refused}{on_rcpt}gatepost_sdk::export!(Mine: on_rcpt);\n");
+    what_is_wrong_is_said(
+        folder,
+        "src/lib.rs",
+        &text,
+        &["mine.wasm: the relay would refuse it: it could not be started"],
+    );
+}
+
+#[test]
 fn a_new_project_in_javascript_does_so() {
     if peer("node") && peer("npm") {
         builds_and_says_what_is_wrong("javascript", "policy.js", "const x = {", "policy.js:1");
@@ -111,6 +163,24 @@ fn a_new_project_in_python_does_so() {
     if peer("python3") {
         builds_and_says_what_is_wrong("python", "policy.py", "def broken(:", "policy.py\", line 1");
     }
+}
+
+#[test]
+fn a_project_in_python_shows_answers_and_can_be_moved() {
+    if !peer("python3") {
+        return;
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let folder = folder.path();
+    new_build_and_test(folder, "python", "mine", "on-message", "\"read-message\"");
+    fs::rename(folder.join("mine"), folder.join("moved")).expect("another place");
+    let source = folder.join("moved/policy.py");
+    let text = fs::read_to_string(&source).expect("a source");
+    fs::write(&source, text.replace("# return Answer(", "return Answer(")).expect("a source");
+    let built = run(folder, &["plugin", "build", "moved"]);
+    assert!(built.status.success(), "{}", said(&built));
+    let verdict = "the relay would load it with grants = [\"read-message\", \"edit-message\"]";
+    assert!(said(&built).contains(verdict), "{}", said(&built));
 }
 
 #[test]

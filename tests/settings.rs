@@ -101,7 +101,7 @@ fn settings_that_fail_are_taken_back_and_come_again_only_if_they_change() {
         assert_eq!(status["stands_in"], true);
         let list = relay.command(&["plugin", "list"]);
         let before = format!(
-            "before that {} with other settings, taken back by itself",
+            "(component {}) with other settings, taken back by itself",
             digest(&naughty())
         );
         for part in ["settings: not those of the configuration", &before] {

@@ -173,7 +173,7 @@ fn load_and_rollback_outlast_a_restart() {
     assert_eq!(session(&relay, &AtomicU64::new(0)), 1);
     let list = relay.command(&["plugin", "list"]);
     assert!(
-        list.contains(&digest(&new)) && list.contains(&format!("before that {}", digest(&old))),
+        list.contains(&digest(&new)) && list.contains(&format!("(component {})", digest(&old))),
         "{list}"
     );
     let mut between = relay.connect("mx");

@@ -226,6 +226,19 @@ fn what_cannot_be_run_says_why() {
 }
 
 #[test]
+fn a_failure_says_why_whatever_was_expected() {
+    let transcript = "grants = []\n=== one\n> RCPT TO:<ungranted@ours.test>\non-rcpt: pass\n";
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    std::fs::write(file.path(), transcript).expect("a transcript");
+    let output = plugin_test(&guest("naughty"), &[file.path()]);
+    let said = text(&output.stdout);
+    assert!(
+        said.contains("  +   detail: its answer breaks a rule: the action allow-relay needs the grant relay\n"),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_failure_has_the_answer_that_the_client_gets() {
     let transcript = "on_failure = \"reject\"\ngrants = []\n=== one\n> RCPT TO:<ungranted@ours.test>\non-rcpt: failed (answer), so reject 550 5.3.0 Policy unavailable\n  detail: its answer breaks a rule: the action allow-relay needs the grant relay\n";
     let file = tempfile::NamedTempFile::new().expect("a file");

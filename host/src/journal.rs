@@ -68,6 +68,7 @@ impl Journal for LogJournal {
             actions: &decision.actions,
             reason: decision.reason(),
             detail: decision.why.as_ref().map_or("", |why| &why.detail),
+            remedy: decision.why.as_ref().map_or("", |why| &why.remedy),
             failure: decision
                 .failure
                 .as_ref()

@@ -20,6 +20,7 @@ pub mod metrics;
 pub mod policy;
 mod project;
 pub mod proxy;
+mod regular;
 pub mod relay;
 mod slice;
 pub mod spool;

@@ -239,11 +239,17 @@ impl QueueItem {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PluginStatus {
     pub name: String,
-    /// The SHA-256 of the component that is live, hexadecimal.
+    /// The version that is live, as the log's decisions have it: a digest over the component and its settings.
+    #[serde(default)]
+    pub version: String,
+    /// The SHA-256 of the component that is live: the first 12 hexadecimal digits.
     pub digest: String,
     /// That of the version that `plugin rollback` would bring back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<String>,
+    /// That version, as the log's decisions have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_version: Option<String>,
     /// The version `previous` has other settings than the one that is live.
     #[serde(default)]
     pub previous_has_other_settings: bool,
@@ -280,7 +286,10 @@ pub struct PluginStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrialStatus {
     pub mode: LoadMode,
-    /// The SHA-256 of its component, hexadecimal.
+    /// As the log's decisions have it: a digest over the component and its settings.
+    #[serde(default)]
+    pub version: String,
+    /// The SHA-256 of its component: the first 12 hexadecimal digits.
     pub digest: String,
     /// Its settings are not those of the version that is live.
     #[serde(default)]

@@ -8,16 +8,17 @@ use crate::admin::protocol::{
 };
 use crate::config::{self, Config};
 use crate::message::{Body, Id, QueueState, since_epoch};
-use crate::policy::Plugin;
 use crate::policy::breaker::Condition;
 use crate::policy::decision::Digest;
 use crate::policy::trial::{Mode, Running, Trial};
+use crate::policy::{Plugin, plugin};
 
 use super::App;
-use super::versions::Version;
 
 /// Messages looked at between two chances for others to run.
 const PAGE: usize = 1_000;
+/// Why what somebody asked for was done.
+pub(super) const BY_ADMINISTRATOR: &str = "by an administrator";
 /// Why a version is not taken back that is not in force any more.
 pub(super) const SUPERSEDED: &str = "another version came into force meanwhile";
 
@@ -152,7 +153,7 @@ impl AdminActions for App {
                 QueueAction::Retry if state.held.is_some() => return Err(format!("{id} is held: release it instead")),
                 QueueAction::Release if state.held.is_none() && !named => continue,
                 QueueAction::Retry => spool.retry(id).await,
-                QueueAction::Hold => spool.hold(id, "by an administrator").await,
+                QueueAction::Hold => spool.hold(id, BY_ADMINISTRATOR).await,
                 QueueAction::Release => spool.release(id).await,
                 QueueAction::Remove => spool.remove(id).await,
             };
@@ -180,16 +181,23 @@ impl AdminActions for App {
         let policy = policies.current();
         let versions = self.versions.lock();
         let now_ms = since_epoch(std::time::SystemTime::now()).as_millis() as u64;
-        let digest = |version: &Version| Digest::of(&version.component).to_string();
+        let before = |name: &str| {
+            let previous = versions.previous(name)?;
+            let (version, component) = Plugin::version_of(&previous.settings, &previous.component);
+            Some((version.to_string(), component.to_string()))
+        };
         policy
             .plugins()
             .iter()
             .map(|plugin| {
                 let (calls, failures) = plugin.calls();
+                let (previous_version, previous) = before(&plugin.name).unzip();
                 PluginStatus {
                     name: plugin.name.to_string(),
+                    version: plugin.version.to_string(),
                     digest: plugin.file_digest.to_string(),
-                    previous: versions.previous(&plugin.name).map(digest),
+                    previous,
+                    previous_version,
                     previous_has_other_settings: versions.previous_has_other_settings(&plugin.name),
                     stands_in: versions.stands_in(&plugin.name),
                     hooks: plugin.stages().map(|stage| stage.name().to_owned()).collect(),
@@ -230,7 +238,15 @@ impl AdminActions for App {
     }
 
     async fn plugin_rollback(&self, name: String) -> Result<String, String> {
-        self.take_back(&name, "by an administrator".into(), None).await
+        self.check_plugin(&name)?;
+        if let Some((why, previous)) = self.versions.lock().went_by_itself(&name) {
+            let (version, component) = Plugin::version_of(&previous.settings, &previous.component);
+            return Err(format!(
+                "the version before, {}, was taken back {why}: `gatepost plugin load {name} FILE` puts it in force all the same (with `--settings FILE`, its settings)",
+                plugin::in_words(&version, &component)
+            ));
+        }
+        self.take_back(&name, BY_ADMINISTRATOR.into(), None).await
     }
 
     async fn plugin_promote(&self, name: String) -> Result<String, String> {
@@ -242,7 +258,7 @@ impl AdminActions for App {
 
     async fn plugin_abort(&self, name: String) -> Result<String, String> {
         self.check_plugin(&name)?;
-        self.relay.policies.end_trial(&name, "by an administrator").await
+        self.relay.policies.end_trial(&name, BY_ADMINISTRATOR).await
     }
 
     async fn plugin_switch(&self, name: String, enabled: bool) -> Result<String, String> {
@@ -260,6 +276,7 @@ fn trial_status(trial: &Trial) -> TrialStatus {
     };
     TrialStatus {
         mode,
+        version: plugin.version.to_string(),
         digest: plugin.file_digest.to_string(),
         other_settings: trial.has_other_settings(),
         since_unix: since_epoch(trial.since).as_secs(),

@@ -31,7 +31,7 @@ async fn act(app: &App, Failed { plugin, counts, canary }: Failed) {
             metrics.plugin_rolled_back(name, "canary");
             let live = app.live(name);
             let (to, what) = (digest(live.as_deref()), live.map(|live| what_differs(&plugin, &live)));
-            tracing::error!(plugin = name, from = %bad, to, what, calls, failures, "canary aborted");
+            tracing::error!(plugin = name, version = %plugin.version, from = %bad, to, what, calls, failures, "canary aborted");
         }
         return;
     }
@@ -49,9 +49,11 @@ async fn act(app: &App, Failed { plugin, counts, canary }: Failed) {
             let what = what_differs(&plugin, &live);
             let remedy = app.versions.lock().stands_in(name).then_some(MEND);
             let to = digest(Some(&live));
-            tracing::error!(plugin = name, from = %bad, to, what, calls, failures, remedy, error, "plugin rolled back");
+            tracing::error!(plugin = name, version = %plugin.version, from = %bad, to, what, calls, failures, remedy, error, "plugin rolled back");
         }
-        None => tracing::error!(plugin = name, version = %bad, calls, failures, error, "plugin not rolled back"),
+        None => {
+            tracing::error!(plugin = name, version = %plugin.version, component = %bad, calls, failures, error, "plugin not rolled back")
+        }
     }
 }
 

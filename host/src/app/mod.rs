@@ -296,7 +296,6 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
     tokio::spawn(guard::run(app.clone()));
     link.ready()
         .context("the supervisor cannot be told that the relay is up")?;
-    tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
 
     // The only place where anything is replaced, so one thing at a time, in the supervisor's order.
     loop {
@@ -342,7 +341,6 @@ async fn serve(startup: Startup, metrics: Arc<Metrics>, log: &LogGuard) -> anyho
         }
     }
 
-    tracing::info!("draining");
     relay.start_draining();
     let sessions = app.listeners.lock().take();
     if timeout(DRAIN_TIME - CLOSE_TIME, sessions.join_all()).await.is_err() {

@@ -24,6 +24,8 @@ use crate::relay::{Relay, Settings};
 use crate::tls::TlsStore;
 use crate::worker_link::{BoundListener, Bundle, InForce, Kept};
 
+/// Where a component came from that is in no file of the configuration: the command that sent it names the file.
+const GIVEN: &str = "the component given";
 /// How long settings last that the configuration does not have.
 pub(super) const LASTS: &str =
     "that lasts until the plugin's entry there or its file changes, or the relay is started anew";
@@ -112,12 +114,18 @@ impl App {
             None => policies.replace(&config, &files, services).await,
             Some(_) => policies.take_back(plugin, &config, &files, services).await,
         };
-        let policy = policy.map_err(|errors| join(&errors))?;
+        let policy = policy.map_err(|mut errors| {
+            for error in errors.iter_mut().filter(|error| error.plugin == plugin) {
+                // Not what the configured file holds.
+                error.file = GIVEN.to_owned();
+            }
+            join(&errors)
+        })?;
         *self.config.lock() = config;
         let mut versions = self.versions.lock();
         let replaced = versions.accept_one(version, taken_back);
         let live = policy.plugins().iter().find(|live| &*live.name == plugin);
-        let digest = live.map(|live| live.file_digest.to_string()).unwrap_or_default();
+        let digest = live.map(|live| live.in_words()).unwrap_or_default();
         let until = match versions.stands_in(plugin) {
             true => format!(" with other settings than the configuration has: {LASTS}"),
             false => String::new(),

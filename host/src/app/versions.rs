@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::actions::BY_ADMINISTRATOR;
 use crate::config::{self, Config};
 use crate::policy::Files;
 use crate::worker_link::{History, Kept, PluginFile};
@@ -87,6 +88,12 @@ impl Versions {
     /// Why the version that the plugin had before is not in force any more, if not because a newer one came.
     pub fn taken_back(&self, plugin: &str) -> Option<&str> {
         self.taken_back.get(plugin).map(String::as_str)
+    }
+
+    /// The version before, and why it went, if the relay took it back by itself.
+    pub fn went_by_itself(&self, plugin: &str) -> Option<(&str, &Version)> {
+        let why = self.taken_back(plugin).filter(|why| *why != BY_ADMINISTRATOR)?;
+        Some((why, self.previous(plugin)?))
     }
 
     /// Whether the plugin's settings in force stand in for those of the configuration.

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::fmt::Write;
 use std::fs;
+use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
@@ -13,10 +14,12 @@ use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::text::{Paint, printable};
+use crate::admin::protocol::COMPONENT_LIMIT;
 use crate::app;
 use crate::auth::Users;
-use crate::config::{CertificateFiles, Config, DEFAULT_STATE_DIR, Route, embedded_toml};
+use crate::config::{CertificateFiles, Config, Route, embedded_state_dir, embedded_toml};
 use crate::dkim::Keys;
+use crate::regular;
 use crate::tls::{CertificatePem, PemFile, TlsStore};
 
 /// Check the configuration and the files that it names
@@ -44,7 +47,7 @@ struct Findings {
 
 pub fn check(args: &Args, path: Option<&Path>) -> anyhow::Result<()> {
     if args.print_default {
-        return super::print(&embedded_toml(Path::new(DEFAULT_STATE_DIR)));
+        return super::print(&embedded_toml(&embedded_state_dir()));
     }
     let mut findings = Findings::default();
     let config = match Config::open(path) {
@@ -110,17 +113,12 @@ impl Findings {
             self.secret(password, |bytes| one_line(bytes, password));
         }
         for plugin in &config.plugins {
-            match fs::read(&plugin.file) {
+            match regular::read(&plugin.file, COMPONENT_LIMIT) {
                 Ok(bytes) => self
                     .errors
                     .extend(not_a_component(&bytes).map(|problem| in_file(&plugin.file, problem))),
                 Err(error) => {
-                    // Nobody chose the embedded default's places: a build or an installation fills them.
-                    let remedy = if config.file.is_none() {
-                        "; `make build` makes it"
-                    } else {
-                        ""
-                    };
+                    let remedy = missing(config, &plugin.file, &error);
                     let error = in_file(&plugin.file, error);
                     self.errors
                         .push(format!("{error} (plugin \"{}\"{remedy})", plugin.name));
@@ -139,7 +137,7 @@ impl Findings {
             if made_at_start(config, &pair.certificate) && made_at_start(config, &pair.key) {
                 return;
             }
-            match read_pair(pair) {
+            match read_pair(config, pair) {
                 Ok(pair) => pairs.push(pair),
                 Err(error) => self.errors.push(error),
             }
@@ -162,7 +160,7 @@ impl Findings {
 
     fn signing_keys(&mut self, config: &Config) {
         for dkim in &config.dkim {
-            match read_pem(&dkim.key).map(|file| Keys::read(std::slice::from_ref(dkim), &[file])) {
+            match read_pem(config, &dkim.key).map(|file| Keys::read(std::slice::from_ref(dkim), &[file])) {
                 Ok(Ok(_)) => {}
                 Ok(Err(error)) => self.errors.push(error.to_string()),
                 Err(error) => self.errors.push(error),
@@ -173,7 +171,7 @@ impl Findings {
 
     /// A file that holds a secret: it must be readable here, good, and should not be readable by everybody.
     fn secret(&mut self, path: &Path, problems: impl FnOnce(&[u8]) -> Vec<String>) {
-        match fs::read(path).map(Zeroizing::new) {
+        match regular::read(path, COMPONENT_LIMIT).map(Zeroizing::new) {
             Ok(bytes) => self.errors.extend(problems(&bytes)),
             Err(error) => self.errors.push(in_file(path, error)),
         }
@@ -194,12 +192,15 @@ impl Findings {
 fn policy(config: &Config) -> anyhow::Result<Vec<String>> {
     let users = config.auth.users.as_deref().filter(|users| users.exists());
     let users = match users {
-        Some(path) => Users::parse(&Zeroizing::new(fs::read(path)?), path)?,
+        Some(path) => Users::parse(&Zeroizing::new(regular::read(path, COMPONENT_LIMIT)?), path)?,
         None => Users::parse(b"", Path::new("users"))?,
     };
     let mut files = HashMap::new();
     for plugin in &config.plugins {
-        files.insert(plugin.name.clone(), fs::read(&plugin.file)?.into());
+        files.insert(
+            plugin.name.clone(),
+            regular::read(&plugin.file, COMPONENT_LIMIT)?.into(),
+        );
     }
     app::try_policy(config, users, &files)
 }
@@ -213,18 +214,29 @@ fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
     format!("{}: {problem}", path.display())
 }
 
-fn read_pair(pair: &CertificateFiles) -> Result<CertificatePem, String> {
+/// `; ` and how there comes to be this file, if it is not there.
+fn missing(config: &Config, path: &Path, error: &io::Error) -> String {
+    let remedy = config
+        .remedy_for_missing(path)
+        .filter(|_| error.kind() == io::ErrorKind::NotFound);
+    remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default()
+}
+
+fn read_pair(config: &Config, pair: &CertificateFiles) -> Result<CertificatePem, String> {
     Ok(CertificatePem {
-        certificate: read_pem(&pair.certificate)?,
-        key: read_pem(&pair.key)?,
+        certificate: read_pem(config, &pair.certificate)?,
+        key: read_pem(config, &pair.key)?,
     })
 }
 
-pub(super) fn read_pem(path: &Path) -> Result<PemFile, String> {
-    let bytes = Zeroizing::new(fs::read(path).map_err(|error| in_file(path, error))?);
+pub(super) fn read_pem(config: &Config, path: &Path) -> Result<PemFile, String> {
+    let bytes = regular::read(path, COMPONENT_LIMIT).map_err(|error| {
+        let remedy = missing(config, path, &error);
+        in_file(path, format!("{error}{remedy}"))
+    })?;
     Ok(PemFile {
         path: path.to_owned(),
-        bytes,
+        bytes: Zeroizing::new(bytes),
     })
 }
 
@@ -245,7 +257,7 @@ fn not_a_component(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0, b'a', b's', b'm', _, 0, 1, 0, ..] => None,
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Some(
-            "is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
+            "is a core WebAssembly module, not a component: `gatepost plugin build` makes one of a project, `wasm-tools component new` of a module",
         ),
         [0x7f, b'E', b'L', b'F', ..] => Some("is precompiled native code, which is refused: give the component itself"),
         _ => Some("is not a WebAssembly component"),
@@ -338,6 +350,7 @@ mod tests {
         write("good.wasm", b"\0asm\x0d\0\x01\0", 0o644);
         write("native.wasm", b"\x7fELF", 0o644);
         let text = r#"
+            hostname = "relay.test"
             [[listener]]
             name = "mx"
             address = "127.0.0.1:0"
@@ -371,12 +384,12 @@ mod tests {
         assert_eq!(
             bare(&findings.errors),
             [
-                "cert.pem: No such file or directory (os error 2)",
+                "cert.pem: No such file or directory (os error 2); for a trial: `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=relay.test -keyout key.pem -out cert.pem`",
                 "users:3: a line reads NAME:ARGON2ID HASH:SCRAM KEYS; write it with `gatepost user add NAME`",
                 "password: must be one line, the secret, and nothing else",
-                "core.wasm: is a core WebAssembly module, not a component: build it for wasm32-wasip2, or use `wasm-tools component new`",
+                "core.wasm: is a core WebAssembly module, not a component: `gatepost plugin build` makes one of a project, `wasm-tools component new` of a module",
                 "native.wasm: is precompiled native code, which is refused: give the component itself",
-                "missing.wasm: No such file or directory (os error 2) (plugin \"missing\")",
+                "missing.wasm: No such file or directory (os error 2) (plugin \"missing\"; `gatepost plugin build` makes it of a project, `make build` the plugins that ship)",
             ]
         );
         assert_eq!(

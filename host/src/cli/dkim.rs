@@ -26,7 +26,7 @@ Examples:
 pub fn dkim(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
     let Command::Records = command;
     let config = super::open_config(config)?;
-    let files: Result<Vec<_>, String> = config.dkim.iter().map(|dkim| read_pem(&dkim.key)).collect();
+    let files: Result<Vec<_>, String> = config.dkim.iter().map(|dkim| read_pem(&config, &dkim.key)).collect();
     let keys = Keys::read(&config.dkim, &files.map_err(anyhow::Error::msg)?)?;
     let lines = keys.records().map(|(name, text)| {
         let strings = text.as_bytes().chunks(STRING_BYTES_MAX).map(String::from_utf8_lossy);

@@ -16,12 +16,12 @@ use crate::policy::{Compiler, Engine};
 /// Say what a component is, and whether the relay would take it
 ///
 /// No relay is needed. It is loaded as the relay would load it, with the grants that its imports need, and each of its
-/// hooks is called in a world where nothing exists. Exit status 1 if the relay would refuse it.
+/// hooks is called in a world where nothing exists; what its answers there need is added. Exit status 1 if the relay would refuse it.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The component
     file: PathBuf,
-    /// A grant besides those that its imports need: for what its answers may hold. Once for each
+    /// A grant besides those that its imports and its answers here need: for what other answers may hold. Once for each
     #[arg(long, value_name = "GRANT", value_parser = grant)]
     grant: Vec<Grant>,
     /// A TOML file with what would stand in [plugin.config]
@@ -48,24 +48,34 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
             text.parse().with_context(name)?
         }
     };
-    let found = inspect(&args.file, config, &args.grant)?;
+    let found = inspect(&args.file, &args.file, config, &args.grant)?;
     super::print(&summary(&found, &args.grant, Paint::stdout()))?;
     refused(&args.file, &found)
 }
 
-/// The verdict on a component in one line, without settings and further grants. Fails if the relay would refuse it.
-pub fn verdict(file: &Path) -> anyhow::Result<String> {
-    let found = inspect(file, toml::Table::new(), &[])?;
-    refused(file, &found)?;
-    Ok(format!(
-        "{}, {}",
-        size(found.bytes as u64),
-        accepted(&found, &[], Paint::stdout())
-    ))
+/// The verdict on the component in `half`, which is going to be in `file`, in one line, without settings and further grants. Fails if the relay would refuse
+/// it whatever its settings are.
+pub fn verdict(half: &Path, file: &Path) -> anyhow::Result<String> {
+    let found = inspect(half, file, toml::Table::new(), &[])?;
+    let paint = Paint::stdout();
+    let said = match &found.verdict {
+        Err(error) if found.refuses_its_configuration() => format!(
+            "{} {}; `gatepost plugin check --settings FILE {}` tries it with what will stand in [plugin.config]",
+            paint.yellow("without settings the relay would refuse it:"),
+            printable(error),
+            file.display()
+        ),
+        _ => {
+            refused(file, &found)?;
+            accepted(&found, &[], paint)
+        }
+    };
+    Ok(format!("{}, {said}", size(found.bytes as u64)))
 }
 
-fn inspect(file: &Path, config: toml::Table, more_grants: &[Grant]) -> anyhow::Result<Inspection> {
-    let component = read_component(file)?.into();
+/// Looks at what is in `read`, as if it were in `file`.
+fn inspect(read: &Path, file: &Path, config: toml::Table, more_grants: &[Grant]) -> anyhow::Result<Inspection> {
+    let component = read_component(read)?.into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
     runtime
@@ -84,14 +94,22 @@ fn refused(file: &Path, found: &Inspection) -> anyhow::Result<()> {
     }
 }
 
-/// `the relay would load it with grants = ["dns"]`.
+/// `the relay would load it with grants = ["dns"]`, and which hooks failed all the same.
 fn accepted(found: &Inspection, more_grants: &[Grant], paint: Paint) -> String {
     let mut grants: Vec<Grant> = found.grants.iter().chain(more_grants).copied().collect();
     grants.sort();
     grants.dedup();
     let grants: Vec<String> = grants.iter().map(|grant| format!("\"{grant}\"")).collect();
     let verdict = paint.green("the relay would load it");
-    format!("{verdict} with grants = [{}]", grants.join(", "))
+    let calls = found.verdict.iter().flat_map(|trial| &trial.calls);
+    let failed: String = calls
+        .filter_map(|call| {
+            let failure = call.failure.as_ref()?.lines().next().unwrap_or_default();
+            let failed = format!("but {} failed in the trial:", call.stage);
+            Some(format!(", {} {}", paint.red(&failed), printable(failure)))
+        })
+        .collect();
+    format!("{verdict} with grants = [{}]{failed}", grants.join(", "))
 }
 
 fn summary(found: &Inspection, more_grants: &[Grant], paint: Paint) -> String {
@@ -150,7 +168,7 @@ fn show_trial(text: &mut String, trial: &Trial, paint: Paint) {
         let times = format!("{} cold, {} warm", took(call.cold), took(call.warm));
         let said = call.said.first().map_or("", String::as_str);
         let said = printable(said.split_once(": ").map_or(said, |(_, said)| said));
-        let said = if call.failed { paint.red(&said) } else { said };
+        let said = if call.failure.is_some() { paint.red(&said) } else { said };
         let _ = writeln!(text, "{:<13} {said}  {}", call.stage.name(), paint.dim(&times));
         for line in call.said.iter().skip(1) {
             let _ = writeln!(text, "             {}", printable(line));

@@ -1,23 +1,25 @@
 //! `gatepost plugin`: the policies of the running relay, through its admin socket; and components that are still being made, without a relay.
 
 use std::fmt::Write;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Subcommand;
 
 use super::text::{Paint, printable};
 use super::{client, inspect, project, transcript};
 use crate::admin::protocol::{COMPONENT_LIMIT, LoadMode, PluginStatus, Request, Response, SettingsFile, TrialStatus};
 use crate::config::Config;
+use crate::regular;
 
 /// See and replace the plugins of the running relay, and test new ones
 #[derive(Debug, Subcommand)]
 #[command(after_help = EXAMPLES)]
 pub enum Command {
     /// List the plugins in the order in which they are asked
+    ///
+    /// Each with its version, as the log's decisions have it (a digest over the component and its settings), and the component's digest, with which
+    /// the `sha256sum` of its file begins.
     List {
         /// For programs
         #[arg(long)]
@@ -142,7 +144,8 @@ pub fn plugin(command: &Command, config: Option<&Path>) -> anyhow::Result<()> {
                     (false, None) => LoadMode::Live,
                 },
             };
-            return done(client::ask_with(&socket()?, &request, &component)?);
+            let answer = client::ask_with(&socket()?, &request, &component);
+            return done(answer.with_context(|| file.display().to_string())?);
         }
         Command::Rollback { name } => Request::PluginRollback { name: name.clone() },
         Command::Promote { name } => Request::PluginPromote { name: name.clone() },
@@ -183,16 +186,7 @@ fn read_settings(path: &Path, plugin: &str) -> anyhow::Result<(SettingsFile, Pat
 }
 
 pub(super) fn read_component(file: &Path) -> anyhow::Result<Vec<u8>> {
-    let name = || file.display().to_string();
-    let mut bytes = Vec::new();
-    // A length is no promise: a device has none, and a file may grow.
-    File::open(file)
-        .and_then(|open| open.take(COMPONENT_LIMIT + 1).read_to_end(&mut bytes))
-        .with_context(name)?;
-    if bytes.len() as u64 > COMPONENT_LIMIT {
-        bail!("{}: a component has {COMPONENT_LIMIT} bytes at most", name());
-    }
-    Ok(bytes)
+    regular::read(file, COMPONENT_LIMIT).with_context(|| file.display().to_string())
 }
 
 /// How much of a digest tells versions apart by eye.
@@ -208,7 +202,7 @@ fn table(plugins: &[PluginStatus], paint: Paint) -> String {
         let name = paint.bold(&format!("{:width$}", printable(&plugin.name)));
         let counts = counts(plugin.calls, plugin.failures, paint);
         // Writing into a String cannot fail.
-        let _ = writeln!(text, "{name}  {}  {counts}", shown(&plugin.digest));
+        let _ = writeln!(text, "{name}  {}  {counts}", shown(&plugin.version, &plugin.digest));
         let mut line = |what: String| {
             let _ = writeln!(text, "{:width$}  {what}", "");
         };
@@ -233,7 +227,7 @@ fn table(plugins: &[PluginStatus], paint: Paint) -> String {
         if let Some(previous) = &plugin.previous {
             let before = format!(
                 "before that {}{}",
-                shown(previous),
+                shown(plugin.previous_version.as_deref().unwrap_or_default(), previous),
                 with_other_settings(plugin.previous_has_other_settings)
             );
             line(match &plugin.taken_back {
@@ -257,8 +251,10 @@ fn table(plugins: &[PluginStatus], paint: Paint) -> String {
     text
 }
 
-fn shown(digest: &str) -> String {
-    digest.chars().take(DIGEST_SHOWN).collect()
+/// A version as the log has it, and the component as files can be compared with it.
+fn shown(version: &str, component: &str) -> String {
+    let [version, component] = [version, component].map(|digest| digest.chars().take(DIGEST_SHOWN).collect::<String>());
+    format!("{} (component {})", printable(&version), printable(&component))
 }
 
 fn with_other_settings(so: bool) -> &'static str {
@@ -273,7 +269,11 @@ fn counts(calls: u64, failures: u64, paint: Paint) -> String {
 
 fn trial_line(trial: &TrialStatus, paint: Paint) -> String {
     let counts = counts(trial.calls, trial.failures, paint);
-    let digest = format!("{}{}", shown(&trial.digest), with_other_settings(trial.other_settings));
+    let digest = format!(
+        "{}{}",
+        shown(&trial.version, &trial.digest),
+        with_other_settings(trial.other_settings)
+    );
     match trial.mode {
         LoadMode::Canary { percent } => format!("canary {digest} for {percent} % of the sessions: {counts}"),
         LoadMode::Shadow | LoadMode::Live => {

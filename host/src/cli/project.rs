@@ -26,7 +26,8 @@ pub struct New {
 
 /// Build the project in a folder, and say whether the relay would load it
 ///
-/// The language is known by the files. What a tool prints goes to standard error. Exit status 1 if it does not build or the relay would refuse it.
+/// The language is known by the files. What a tool prints goes to standard error. Exit status 1 if it does not build or the relay would refuse it;
+/// then the component of the build before stays.
 #[derive(Debug, clap::Args)]
 pub struct Build {
     /// The project
@@ -58,6 +59,6 @@ and to load it, add this to the configuration and send the relay SIGHUP:
 }
 
 pub fn build(args: &Build) -> anyhow::Result<()> {
-    let component = project::build(&args.folder, args.output.as_deref())?;
-    super::print(&format!("{}: {}\n", component.display(), inspect::verdict(&component)?))
+    let (component, verdict) = project::build(&args.folder, args.output.as_deref(), inspect::verdict)?;
+    super::print(&format!("{}: {verdict}\n", component.display()))
 }

@@ -122,6 +122,26 @@ impl Config {
         Some(read::state_dir_alone(&std::fs::read(path).ok()?, path).join(ADMIN_SOCKET))
     }
 
+    /// How there comes to be a file that this configuration names and that is not there, where something can be said.
+    pub fn remedy_for_missing(&self, path: &Path) -> Option<String> {
+        let pair = self.tls.iter().flat_map(Tls::certificates);
+        let mut pair = pair.filter(|pair| pair.certificate == path || pair.key == path);
+        if let Some(pair) = pair.next() {
+            return Some(format!(
+                "for a trial: `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN={} -keyout {} -out {}`",
+                self.hostname,
+                pair.key.display(),
+                pair.certificate.display()
+            ));
+        }
+        if self.auth.users.as_deref() == Some(path) {
+            return Some("`gatepost user add NAME` makes it".to_owned());
+        }
+        let is_plugin = self.plugins.iter().any(|plugin| plugin.file == path);
+        is_plugin
+            .then(|| "`gatepost plugin build` makes it of a project, `make build` the plugins that ship".to_owned())
+    }
+
     /// What is allowed, and seldom meant: for `gatepost check` and the log.
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();

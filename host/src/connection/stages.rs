@@ -217,7 +217,7 @@ impl Connection {
             "added-recipient-denied",
             &format!("a policy added {added}, which may not be relayed to: {reason}"),
         );
-        Some(Answer::Refuse(Reply::policy_failed()))
+        Some(Answer::Refuse(self.with_id(Reply::policy_failed())))
     }
 
     /// A policy chose a route that the configuration does not have.
@@ -229,7 +229,13 @@ impl Connection {
             "unknown-route",
             &format!("a policy chose the route {route:?}, which no [[route]] has"),
         );
-        Some(Answer::Refuse(Reply::policy_failed()))
+        Some(Answer::Refuse(self.with_id(Reply::policy_failed())))
+    }
+
+    /// A refusal is the client's to quote when it complains: the id leads to the log.
+    fn with_id(&self, reply: Reply) -> Reply {
+        let text = format!("{} [{}]", reply.text(), self.scope.session.id);
+        reply.with_text(text)
     }
 
     /// Waits as long as the policies want. What was said so far goes out first.
@@ -252,11 +258,7 @@ impl Connection {
             return None;
         };
         let why = outcome.why.unwrap_or_default();
-        // What a policy says is the client's to quote when it complains: the id leads to the log. A failed policy's reply is exact.
-        let reply = match why.reason == "policy-failed" {
-            true => reply,
-            false => reply.with_text(format!("{} [{}]", reply.text(), self.scope.session.id)),
-        };
+        let reply = self.with_id(reply);
         self.blame = Some(Box::new(Blame {
             reason: why.reason,
             detail: why.detail,

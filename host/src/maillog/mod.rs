@@ -213,6 +213,7 @@ pub struct DecisionEvent<'a> {
     pub actions: &'a [String],
     pub reason: &'a str,
     pub detail: &'a str,
+    pub remedy: &'a str,
     /// What went wrong, if the call failed: then the verdict is what `on_failure` made of it.
     pub failure: Option<&'a dyn Display>,
     pub took: Duration,
@@ -234,6 +235,7 @@ pub fn decision(decision: &DecisionEvent<'_>) {
                 actions = Some(Joined(decision.actions)).filter(|list| !list.0.is_empty()).map(display),
                 reason = Some(decision.reason).filter(|reason| !reason.is_empty()),
                 detail = Some(decision.detail).filter(|detail| !detail.is_empty()),
+                remedy = Some(decision.remedy).filter(|remedy| !remedy.is_empty()),
                 failure = decision.failure.map(display),
                 took_us = decision.took.as_micros() as u64,
                 "decision"

@@ -165,6 +165,7 @@ fn decisions_by_weight() {
                 actions: &["tag a=b".to_owned(), "delay 1s".to_owned()],
                 reason: "listed",
                 detail: "",
+                remedy: "read the rules",
                 failure: failure.as_ref().map(|text| text as &dyn Display),
                 took: Duration::from_micros(9),
             });
@@ -172,7 +173,7 @@ fn decisions_by_weight() {
     };
     let expected = |level: &str, verdict: &str| {
         json!({"level": level, "event": "decision", "session_id": "0000000000001", "stage": "on-rcpt", "plugin": "rbl",
-               "version": "0123456789ab", "verdict": verdict, "actions": "tag a=b,delay 1s", "reason": "listed", "took_us": 9})
+               "version": "0123456789ab", "verdict": verdict, "actions": "tag a=b,delay 1s", "reason": "listed", "remedy": "read the rules", "took_us": 9})
     };
     assert_eq!(says("pass", None), [expected("debug", "pass")]);
     assert_eq!(says("reject", None), [expected("info", "reject")]);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use gatepost_smtp::reply::{Enhanced, Reply};
 
 use super::bindings::gatepost::policy::types as wit;
-use super::decision::{Explanation, Stage, Verdict};
+use super::decision::{Explanation, Failure, Stage, Verdict};
 use crate::config::Grant;
 
 /// Actions in one answer.
@@ -25,31 +25,33 @@ pub struct Checked {
 }
 
 /// Checks an answer. The error says which rule it breaks, for the log.
-pub fn check(stage: Stage, grants: &BTreeSet<Grant>, answer: wit::Answer) -> Result<Checked, String> {
+pub fn check(stage: Stage, grants: &BTreeSet<Grant>, answer: wit::Answer) -> Result<Checked, Failure> {
+    let reply = |asked, class| reply(stage, asked, class).map_err(Failure::Answer);
+    let broken = |rule: String| Err(Failure::Answer(rule));
     let verdict = match answer.decision {
         wit::Decision::Pass => Verdict::Pass,
         wit::Decision::Accept => Verdict::Accept,
-        wit::Decision::Reject(asked) => Verdict::Reject(reply(stage, asked, 5)?),
-        wit::Decision::Defer(asked) => Verdict::Defer(reply(stage, asked, 4)?),
+        wit::Decision::Reject(asked) => Verdict::Reject(reply(asked, 5)?),
+        wit::Decision::Defer(asked) => Verdict::Defer(reply(asked, 4)?),
         wit::Decision::Disconnect(asked) => {
             let class = if asked.code >= 500 { 5 } else { 4 };
-            Verdict::Disconnect(reply(stage, asked, class)?)
+            Verdict::Disconnect(reply(asked, class)?)
         }
         wit::Decision::Discard => match stage {
             Stage::Rcpt | Stage::Message | Stage::Route => Verdict::Discard,
-            _ => return Err(format!("{stage} cannot discard")),
+            _ => return broken(format!("{stage} cannot discard")),
         },
     };
     if answer.actions.len() > ACTIONS_MAX {
-        return Err(format!("{} actions; at most {ACTIONS_MAX}", answer.actions.len()));
+        return broken(format!("{} actions; at most {ACTIONS_MAX}", answer.actions.len()));
     }
     for action in &answer.actions {
         let (name, stages, grant) = rule(action);
         if !stages.contains(&stage) {
-            return Err(format!("the action {name} cannot stand in {stage}"));
+            return broken(format!("the action {name} cannot stand in {stage}"));
         }
         if let Some(grant) = grant.filter(|grant| !grants.contains(grant)) {
-            return Err(format!("the action {name} needs the grant {grant}"));
+            return Err(Failure::Ungranted { action: name, grant });
         }
     }
     Ok(Checked {

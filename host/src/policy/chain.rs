@@ -284,9 +284,7 @@ pub async fn ask(policy: &Policy, scope: &mut Scope, question: Question<'_>) -> 
         let result = scope.call(plugin, stage, started, asked.hook()).await;
         let applied = result
             .and_then(|said| match said {
-                HookAnswer::Answer(said) => {
-                    answer::check(stage, &plugin.settings.grants, said).map_err(Failure::Answer)
-                }
+                HookAnswer::Answer(said) => answer::check(stage, &plugin.settings.grants, said),
                 _ => Err(Failure::Answer("it is of another hook".into())),
             })
             .and_then(|checked| {
@@ -477,7 +475,7 @@ fn beside(policy: &Policy, plugin: &Plugin, scope: &Scope, stage: Stage, hook: H
 pub(super) fn weigh(plugin: &Plugin, stage: Stage, result: Result<HookAnswer, Failure>, mut scope: Scope) -> Said {
     let weighed = result.and_then(|said| match said {
         HookAnswer::Answer(said) => {
-            let checked = answer::check(stage, &plugin.settings.grants, said).map_err(Failure::Answer)?;
+            let checked = answer::check(stage, &plugin.settings.grants, said)?;
             let actions = checked.actions.iter().map(answer::describe).collect();
             let mut asked = Asked::new(Question::Connect);
             scope

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use gatepost_smtp::reply::Reply;
 use sha2::{Digest as _, Sha256};
 
+use crate::config::Grant;
 use crate::message::Id;
 
 /// The hooks, in the order in which a message passes them.
@@ -175,6 +176,8 @@ pub enum Failure {
     Start(String),
     /// The answer breaks a rule of the interface.
     Answer(String),
+    /// The answer has an action whose grant the plugin does not have.
+    Ungranted { action: &'static str, grant: Grant },
     /// It failed too often lately and is not called for a while.
     BreakerOpen,
 }
@@ -191,7 +194,7 @@ impl Failure {
             Failure::HostCallBytes => "host-call-bytes",
             Failure::Busy => "busy",
             Failure::Start(_) => "start",
-            Failure::Answer(_) => "answer",
+            Failure::Answer(_) | Failure::Ungranted { .. } => "answer",
             Failure::BreakerOpen => "breaker-open",
         }
     }
@@ -211,6 +214,12 @@ impl fmt::Display for Failure {
             Failure::Busy => f.write_str("all of its max_instances were in use until wall_ms had passed"),
             Failure::Start(text) => write!(f, "it could not be started: {text}"),
             Failure::Answer(text) => write!(f, "its answer breaks a rule: {text}"),
+            Failure::Ungranted { action, grant } => {
+                write!(
+                    f,
+                    "its answer breaks a rule: the action {action} needs the grant {grant}"
+                )
+            }
             Failure::BreakerOpen => f.write_str("it failed too often lately and is not asked for a while"),
         }
     }

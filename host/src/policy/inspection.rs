@@ -1,7 +1,8 @@
 //! What a component is, and whether the daemon would take it: for its author, without a relay.
 //!
 //! It is compiled, looked at, loaded as the daemon loads it with the grants that its imports need, and each of its hooks is called once cold and
-//! once warm, in a world in which nothing exists (see [`transcript`](super::transcript)). It changes nothing, and asks nobody outside of this process. What can be said is said,
+//! once warm, in a world in which nothing exists (see [`transcript`](super::transcript)). Where an answer has an action that needs another grant, that is
+//! added and all is tried again. It changes nothing, and asks nobody outside of this process. What can be said is said,
 //! also of one that would be refused; only what is no component at all is an error.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +13,8 @@ use std::time::{Duration, Instant};
 use wasmtime::component::types::ComponentItem;
 
 use super::Engine;
-use super::decision::Stage;
+use super::decision::{Failure, Stage};
+use super::instance::REFUSES_ITS_CONFIGURATION;
 use super::plugin::{Compiled, function_grant, interface_grant};
 use super::transcript::{Transcript, services, session};
 use super::wasi;
@@ -30,7 +32,7 @@ pub struct Inspection {
     pub hooks: Vec<String>,
     /// The functions of the policies' interface that it imports, by the interface's part. (An interpreter imports all of WASI.)
     pub imports: BTreeMap<String, Vec<String>>,
-    /// The grants that its imports need. What its answers need cannot be seen from outside.
+    /// The grants that its imports need, and those that its answers in the trial needed. What other answers may need cannot be seen from outside.
     pub grants: BTreeSet<Grant>,
     /// The trial, or why the daemon would not load it.
     pub verdict: Result<Trial, String>,
@@ -52,9 +54,17 @@ pub struct TrialCall {
     pub stage: Stage,
     /// The answer as a transcript shows it.
     pub said: Vec<String>,
-    pub failed: bool,
+    /// Why a call failed.
+    pub failure: Option<String>,
     pub cold: Duration,
     pub warm: Duration,
+}
+
+impl Inspection {
+    /// Whether the daemon would not load it only because it refuses its configuration.
+    pub fn refuses_its_configuration(&self) -> bool {
+        matches!(&self.verdict, Err(what) if what.contains(REFUSES_ITS_CONFIGURATION))
+    }
 }
 
 /// One event for each hook, each in a session of its own.
@@ -134,8 +144,14 @@ pub async fn inspect(
         grants.extend(interface_grant(&interface));
         imports.insert(interface, functions);
     }
+    let tried = Tried {
+        engine,
+        file,
+        component: &compiled,
+        config,
+    };
     let all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
-    let verdict = trial(engine, file, &compiled, config, &all).await;
+    let verdict = tried.with_what_answers_need(all, &mut grants).await;
     Ok(Inspection {
         bytes,
         compiled_in: compiled.compiled_in,
@@ -153,49 +169,93 @@ fn plain(function: &str) -> String {
     bare.to_owned()
 }
 
-async fn trial(
-    engine: &Engine,
-    file: &Path,
-    component: &Compiled,
+/// What is tried.
+struct Tried<'a> {
+    engine: &'a Engine,
+    file: &'a Path,
+    component: &'a Compiled,
     config: toml::Table,
-    grants: &BTreeSet<Grant>,
-) -> Result<Trial, String> {
-    let began = Instant::now();
-    let mut transcript = Transcript::parse(EVENTS).map_err(|error| error.to_string())?;
-    let settings = &mut transcript.settings;
-    settings.config = config;
-    settings.grants = Some(grants.iter().map(ToString::to_string).collect());
-    if grants.contains(&Grant::Endpoint) {
-        // Which it wants is its own business; the grant needs one.
-        settings.endpoints.insert("none".to_owned(), String::new());
-    }
-    let world = services::start(engine, file, component, &transcript.settings, Instances::Pooled).await?;
-    let start_time = began.elapsed();
-    let plugin = world.policy.plugins().first();
-    let memory_bytes = plugin.and_then(|plugin| plugin.memory_bytes());
-    let mut calls: Vec<TrialCall> = Vec::new();
-    for is_warm in [false, true] {
-        for session in &transcript.sessions {
-            let said: Vec<String> = session::play(&world, session).await.concat();
-            let Some(decision) = world.recorder.take_last() else {
-                continue;
-            };
-            let took = decision.took;
-            match calls.iter_mut().find(|call| call.stage == decision.stage) {
-                Some(call) if is_warm => call.warm = took,
-                _ => calls.push(TrialCall {
-                    stage: decision.stage,
-                    said,
-                    failed: decision.failure.is_some(),
-                    cold: took,
-                    warm: took,
-                }),
+}
+
+impl Tried<'_> {
+    /// A trial with `all` grants and those that its answers need, which are added to `needed`.
+    async fn with_what_answers_need(
+        &self,
+        mut all: BTreeSet<Grant>,
+        needed: &mut BTreeSet<Grant>,
+    ) -> Result<Trial, String> {
+        let (mut trial, mut ungranted) = self.trial(&all).await?;
+        // Each turn adds a grant.
+        while let Some((stage, grant)) = ungranted {
+            let more = all.iter().copied().chain([grant]).collect();
+            match self.trial(&more).await {
+                Ok(with_more) => {
+                    (trial, ungranted) = with_more;
+                    needed.insert(grant);
+                    all = more;
+                }
+                // Without the grant it would be loaded, and fail.
+                Err(refusal) => {
+                    let call = trial.calls.iter_mut().find(|call| call.stage == stage);
+                    if let Some(failure) = call.and_then(|call| call.failure.as_mut()) {
+                        *failure += &format!(", and with it the relay would refuse it: {refusal}");
+                    }
+                    break;
+                }
             }
         }
+        Ok(trial)
     }
-    Ok(Trial {
-        memory_bytes,
-        start_time,
-        calls,
-    })
+
+    /// A trial with exactly these grants, and the first hook whose answer needed one that is not among them.
+    async fn trial(&self, grants: &BTreeSet<Grant>) -> Result<(Trial, Option<(Stage, Grant)>), String> {
+        let began = Instant::now();
+        let mut transcript = Transcript::parse(EVENTS).map_err(|error| error.to_string())?;
+        let settings = &mut transcript.settings;
+        settings.config = self.config.clone();
+        settings.grants = Some(grants.iter().map(ToString::to_string).collect());
+        if grants.contains(&Grant::Endpoint) {
+            // Which it wants is its own business; the grant needs one.
+            settings.endpoints.insert("none".to_owned(), String::new());
+        }
+        let instances = Instances::Pooled;
+        let world = services::start(self.engine, self.file, self.component, &transcript.settings, instances).await?;
+        let start_time = began.elapsed();
+        let plugin = world.policy.plugins().first();
+        let memory_bytes = plugin.and_then(|plugin| plugin.memory_bytes());
+        let mut calls: Vec<TrialCall> = Vec::new();
+        let mut ungranted = None;
+        for is_warm in [false, true] {
+            for session in &transcript.sessions {
+                let said: Vec<String> = session::play(&world, session).await.concat();
+                let Some(decision) = world.recorder.take_last() else {
+                    continue;
+                };
+                let took = decision.took;
+                if let Some(Failure::Ungranted { grant, .. }) = decision.failure {
+                    ungranted = ungranted.or(Some((decision.stage, grant)));
+                }
+                let failure = decision.failure.map(|failure| failure.to_string());
+                match calls.iter_mut().find(|call| call.stage == decision.stage) {
+                    Some(call) if is_warm => {
+                        call.warm = took;
+                        call.failure = call.failure.take().or(failure);
+                    }
+                    _ => calls.push(TrialCall {
+                        stage: decision.stage,
+                        said,
+                        failure,
+                        cold: took,
+                        warm: took,
+                    }),
+                }
+            }
+        }
+        let trial = Trial {
+            memory_bytes,
+            start_time,
+            calls,
+        };
+        Ok((trial, ungranted))
+    }
 }

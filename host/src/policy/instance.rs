@@ -27,6 +27,8 @@ use super::memory::{Account, Refused, Spare};
 use super::services::endpoint::Endpoints;
 use crate::config;
 
+/// How the failure of a guest begins whose `configure` returned an error.
+pub(super) const REFUSES_ITS_CONFIGURATION: &str = "it refuses its configuration";
 /// Bytes of a guest's backtrace that are kept.
 const TRAP_BYTES_MAX: usize = 4_000;
 /// Instances kept for the next call; more are made when needed, and dropped when they come back.
@@ -314,7 +316,7 @@ impl Pool {
                 }))
             }
             Ok(Ok((_, Err(text)))) => Err(Failure::Start(format!(
-                "it refuses its configuration: {}",
+                "{REFUSES_ITS_CONFIGURATION}: {}",
                 cut(&text, TRAP_BYTES_MAX)
             ))),
             Ok(Err(error)) => Err(match classify(&store, &error) {

@@ -4,6 +4,7 @@
 //! (it would be native code), imports that the host does not have or that lack their grant, hooks of a wrong type, a
 //! configuration that the plugin does not like. A plugin that loaded can still fail; then its calls do, one by one.
 
+use std::fmt::Display;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -100,10 +101,10 @@ impl Plugin {
         match compiled.compiled_in {
             Some(took) => {
                 let took_ms = took.as_millis() as u64;
-                tracing::info!(plugin = settings.name, version = %compiled.digest, took_ms, "plugin compiled");
+                tracing::info!(plugin = settings.name, component = %compiled.digest, took_ms, "plugin compiled");
             }
             None => {
-                tracing::debug!(plugin = settings.name, version = %compiled.digest, "plugin was compiled before");
+                tracing::debug!(plugin = settings.name, component = %compiled.digest, "plugin was compiled before");
             }
         }
         Plugin::of(engine, settings, &compiled).await
@@ -191,6 +192,11 @@ impl Plugin {
     fn over(&self, endpoints: Endpoints) -> Plugin {
         let digests = (self.version, self.file_digest);
         Plugin::with(self.settings.clone(), digests, self.stages, self.pool.empty(endpoints))
+    }
+
+    /// Its version, as decisions have it, and its component, as people compare files: `0123456789ab (component ba9876543210)`.
+    pub fn in_words(&self) -> String {
+        in_words(&self.version, &self.file_digest)
     }
 
     pub fn has(&self, stage: Stage) -> bool {
@@ -292,6 +298,11 @@ impl Plugin {
     pub fn condition(&self, now_ms: u64) -> Condition {
         self.breaker.condition(now_ms)
     }
+}
+
+/// A version for people.
+pub fn in_words(version: &impl Display, component: &impl Display) -> String {
+    format!("{version} (component {component})")
 }
 
 fn version(settings: &config::Plugin, file: &Digest) -> Digest {

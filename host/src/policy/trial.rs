@@ -76,8 +76,8 @@ impl Trials {
         for (trial, why) in ended {
             let plugin = trial.plugin();
             let kind = trial.kind();
-            tracing::info!(plugin = &*plugin.name, version = %plugin.file_digest, kind, why, "plugin trial ended");
-            let text = format!("the {kind} {} ended: {why}", plugin.file_digest);
+            tracing::info!(plugin = &*plugin.name, version = %plugin.version, component = %plugin.file_digest, kind, why, "plugin trial ended");
+            let text = format!("the {kind} {} ended: {why}", plugin.in_words());
             self.ended.insert(plugin.name.to_string(), text);
         }
     }
@@ -146,8 +146,8 @@ impl Policies {
             return Err(format!("{name} is in force in this version already"));
         }
         let plugin = Plugin::load(&self.engine, settings, component.clone()).await;
-        let plugin = plugin.map_err(|error| error.to_string())?;
-        let digest = plugin.file_digest;
+        let plugin = plugin.map_err(|error| error.what)?;
+        let (digest, is) = (plugin.file_digest, plugin.in_words());
         let running = match mode {
             Mode::Shadow => Running::Shadow(Arc::new(Shadow::new(plugin))),
             Mode::Canary { percent } => Running::Canary {
@@ -172,20 +172,20 @@ impl Policies {
         let mut trials = self.trials.lock();
         if let Some(old) = old {
             withdraw(&old);
-            trials.note_ended(vec![(old, format!("{digest} took its place"))]);
+            trials.note_ended(vec![(old, format!("{is} took its place"))]);
         }
         trials.ended.remove(name);
         let (kind, other_settings) = (trial.kind(), trial.has_other_settings());
-        tracing::info!(plugin = name, live = %live.file_digest, version = %digest, other_settings, kind, "plugin trial began");
+        tracing::info!(plugin = name, live = %live.version, version = %version, component = %digest, other_settings, kind, "plugin trial began");
         let with = if other_settings { " with other settings" } else { "" };
         Ok(match mode {
             Mode::Shadow => format!(
-                "{name} runs as a shadow in version {digest}{with}, beside {}",
-                live.file_digest
+                "{name} runs as a shadow in version {is}{with}, beside {}",
+                live.in_words()
             ),
             Mode::Canary { percent } => format!(
-                "{name} decides in version {digest}{with} for {percent} % of the sessions that begin from now on, in {} for the others",
-                live.file_digest
+                "{name} decides in version {is}{with} for {percent} % of the sessions that begin from now on, in {} for the others",
+                live.in_words()
             ),
         })
     }
@@ -229,9 +229,9 @@ impl Policies {
         let built = self.build(&force);
         self.put(force.trials, built);
         withdraw(&trial);
-        let (kind, digest) = (trial.kind(), trial.plugin().file_digest);
+        let (kind, is) = (trial.kind(), trial.plugin().in_words());
         self.trials.lock().note_ended(vec![(trial, why.to_owned())]);
-        Ok(format!("the {kind} {digest} of {name} ended"))
+        Ok(format!("the {kind} {is} of {name} ended"))
     }
 
     /// The trial of a plugin.

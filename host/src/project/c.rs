@@ -41,8 +41,7 @@ const FLAGS: [&str; 9] = [
     "-Ibuild/bindings",
 ];
 
-pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let component = tool::component(folder, out)?;
+pub fn build(folder: &Path, component: &Path) -> anyhow::Result<()> {
     let wit = wit::prepare(folder)?;
     write_bindings(&wit, &folder.join("build/bindings"))?;
     let program = ZIG.find(folder).context("zig is not in PATH, so pip installs it")?;
@@ -53,7 +52,7 @@ pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
     zig.args(sources(folder, ".")?).args(sources(folder, "build/bindings")?);
     zig.arg("-o").arg(&module);
     tool::run(&mut zig, venv::INSTALL_PYTHON)?;
-    match build_file(&module, &component) {
+    match build_file(&module, component) {
         Err(FileError::Encode {
             source: EncodeError::ImportsWasi { function, .. },
             ..
@@ -63,7 +62,7 @@ pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
         ),
         other => other?,
     };
-    Ok(component)
+    Ok(())
 }
 
 /// Leaves what the policy's sources include in `into`: declarations made from the interface, and the files of `sdk/templates/c/lib`.

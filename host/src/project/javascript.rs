@@ -2,8 +2,7 @@
 //!
 //! The versions are those of the project's `package.json`.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, bail};
@@ -14,9 +13,8 @@ const INSTALL_NODE: &str = "install node with npm: `apt-get install nodejs npm`,
 const BUILD: &str = include_str!("../../../sdk/templates/js/build.mjs");
 const COMPONENTIZE: &str = "node_modules/@bytecodealliance/componentize-js";
 
-/// Builds the project in `folder` out of its file `source`.
-pub fn build(folder: &Path, source: &str, out: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let component = tool::component(folder, out)?;
+/// Builds the project in `folder` out of its file `source`, and leaves the component at `component`.
+pub fn build(folder: &Path, source: &str, component: &Path) -> anyhow::Result<()> {
     let wit = wit::prepare(folder)?;
     if !has_packages(folder) {
         install(folder)?;
@@ -25,17 +23,14 @@ pub fn build(folder: &Path, source: &str, out: Option<&Path>) -> anyhow::Result<
     let script = folder.join("build/build.mjs");
     files::write(&script, BUILD.as_bytes()).with_context(|| script.display().to_string())?;
     eprintln!("building {source} with node");
-    let half = tool::half(&component);
     let mut node = Command::new("node");
     node.current_dir(folder)
         .arg(&script)
         .arg(source)
         .arg(&wit)
         .arg("build/types")
-        .arg(&half);
-    tool::run(&mut node, INSTALL_NODE)?;
-    fs::rename(&half, &component).with_context(|| component.display().to_string())?;
-    Ok(component)
+        .arg(component);
+    tool::run(&mut node, INSTALL_NODE)
 }
 
 /// In the project or above it, as node looks for them: a folder of several projects may share them.

@@ -4,8 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::Context;
-
 use super::venv::{self, Program};
 use super::{tool, wit};
 
@@ -17,23 +15,19 @@ const COMPONENTIZE: Program = Program {
     ask: "--version",
 };
 
-pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
-    let component = tool::component(folder, out)?;
+pub fn build(folder: &Path, component: &Path) -> anyhow::Result<()> {
     let wit = wit::prepare(folder)?;
     let modules = modules(folder)?;
     let program = COMPONENTIZE.find(folder)?;
     eprintln!("building policy.py with componentize-py {}", COMPONENTIZE.version);
-    let half = tool::half(&component);
     let mut python = Command::new(program);
     python.current_dir(folder).arg("-d").arg(&wit);
     python.args(["-w", "policy", "componentize", "-p", "."]);
     if let Some(modules) = modules {
         python.arg("-p").arg(modules);
     }
-    python.arg("policy").arg("-o").arg(&half);
-    tool::run(&mut python, venv::INSTALL_PYTHON)?;
-    fs::rename(&half, &component).with_context(|| component.display().to_string())?;
-    Ok(component)
+    python.arg("policy").arg("-o").arg(component);
+    tool::run(&mut python, venv::INSTALL_PYTHON)
 }
 
 /// Where the modules that `requirements.txt` names were installed; none if it names none.

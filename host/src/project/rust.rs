@@ -37,7 +37,7 @@ enum Way {
     },
 }
 
-pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
+pub fn build(folder: &Path, component: &Path) -> anyhow::Result<()> {
     let name = package_name(&folder.join("Cargo.toml"))?;
     let way = way()?;
     // Whoever shares a target folder between projects has said so.
@@ -75,9 +75,8 @@ pub fn build(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
             module.display()
         );
     }
-    let component = out.map_or_else(|| folder.join(format!("build/{name}.wasm")), Path::to_owned);
-    build_file(&module, &component)?;
-    Ok(component)
+    build_file(&module, component)?;
+    Ok(())
 }
 
 fn package_name(manifest: &Path) -> anyhow::Result<String> {

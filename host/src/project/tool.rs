@@ -50,9 +50,9 @@ pub fn is_there(program: impl AsRef<OsStr>) -> bool {
     std::env::split_paths(&folders).any(|folder| folder.join(program.as_ref()).is_file())
 }
 
-/// Where a project's component goes, absolute because tools are run in the project: `out`, else `build/NAME.wasm` with the folder's name. The folder
-/// above it is made.
-pub fn component(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
+/// Where a project's component goes, and where it is built before it goes there by a rename, for a relay may watch that file: beside it, so that it is
+/// in one file system. Absolute because tools are run in the project: `out`, else `build/NAME.wasm` with the folder's name. The folder above it is made.
+pub fn component(folder: &Path, out: Option<&Path>) -> anyhow::Result<(PathBuf, PathBuf)> {
     let component = match out {
         Some(out) => std::path::absolute(out)?,
         None => {
@@ -65,12 +65,7 @@ pub fn component(folder: &Path, out: Option<&Path>) -> anyhow::Result<PathBuf> {
     if let Some(above) = component.parent() {
         fs::create_dir_all(above).with_context(|| above.display().to_string())?;
     }
-    Ok(component)
-}
-
-/// Where a tool writes what becomes `component` by a rename, for a relay may watch that file. Beside it, so that it is in one file system.
-pub fn half(component: &Path) -> PathBuf {
     let mut half = component.as_os_str().to_owned();
     half.push(format!(".{}.tmp", std::process::id()));
-    PathBuf::from(half)
+    Ok((component, PathBuf::from(half)))
 }

@@ -42,12 +42,13 @@ impl Program {
     }
 }
 
-/// `pip install` of the project's virtual environment, which is made if there is none.
+/// `pip install` of the project's virtual environment, which is made if there is none, and anew if it does not run: its programs name its folder, so a
+/// project that was moved has none any more.
 pub fn install(folder: &Path, arguments: &[&std::ffi::OsStr]) -> anyhow::Result<()> {
     let program = folder.join("build/venv/bin/pip");
-    if !program.is_file() {
+    if tool::ask(Command::new(&program).arg("--version"), "").is_err() {
         let mut python = Command::new("python3");
-        python.current_dir(folder).args(["-m", "venv", "build/venv"]);
+        python.current_dir(folder).args(["-m", "venv", "--clear", "build/venv"]);
         tool::run(&mut python, INSTALL_PYTHON)
             .context("python3 makes no virtual environment: on Debian `apt-get install python3-venv`")?;
     }

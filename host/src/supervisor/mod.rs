@@ -291,7 +291,7 @@ impl Supervisor<'_> {
             if signalled {
                 while let Some(info) = self.signals.read_signal()? {
                     match Signal::try_from(info.ssi_signo as i32) {
-                        Ok(Signal::SIGTERM | Signal::SIGINT) => self.terminate(),
+                        Ok(signal @ (Signal::SIGTERM | Signal::SIGINT)) => self.terminate(signal),
                         Ok(Signal::SIGHUP) => self.want_reload("SIGHUP"),
                         // SIGCHLD: the state of the worker is looked at below, whatever woke us.
                         _ => {}
@@ -393,7 +393,7 @@ impl Supervisor<'_> {
         send_message(link, &ToWorker::Bundle, &all).context("the worker does not listen")
     }
 
-    fn terminate(&mut self) {
+    fn terminate(&mut self, cause: Signal) {
         let ended = Phase::Ended(ExitCode::SUCCESS);
         self.wanted.clear();
         // The worker takes no reload any more, and sockets that it would have had must not keep clients waiting.
@@ -402,7 +402,7 @@ impl Supervisor<'_> {
         }
         self.phase = match std::mem::replace(&mut self.phase, ended) {
             Phase::Running(worker) => {
-                tracing::info!("draining");
+                tracing::info!(cause = cause.as_str(), "draining");
                 // Nobody can connect from now on: the worker closes its copies as soon as it hears of it.
                 self.listeners.close();
                 if let Some(link) = worker.link()
@@ -664,7 +664,8 @@ impl Supervisor<'_> {
                 if !std::mem::replace(&mut self.was_ready, true) {
                     (self.options.announce)(&self.good.read.config);
                 }
-                tracing::info!("ready");
+                let config = &self.good.read.config;
+                tracing::info!(hostname = config.hostname, plugins = config.plugins.len(), "ready");
             }
             Ok(Some((ToSupervisor::Reload, _))) => {
                 self.asked += 1;

@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use nix::fcntl::OFlag;
 
 use super::watch::Stamp;
 use crate::config::Config;
+use crate::regular;
 use crate::worker_link::{FILE_BYTES_MAX, Item, check_sealed, files_of, sealed_copy};
 
 /// What every file of a configuration held when it was read.
@@ -33,7 +33,7 @@ impl Contents {
             stamps: Vec::new(),
         };
         let mut read = |path: &Path, most| {
-            let (mut file, stamp) = open(path, most)?;
+            let (mut file, stamp) = open(config, path, most)?;
             check_mode(config, path, &file)?;
             let held = sealed_copy(&mut file, most)?;
             // As it looked before it was read: what is written meanwhile makes it another.
@@ -91,26 +91,17 @@ impl Contents {
     }
 }
 
-fn open(path: &Path, most: u64) -> anyhow::Result<(File, Stamp)> {
-    // Non-blocking, so that a named pipe in the place of a file cannot hold us up.
-    let nonblocking = OFlag::O_NONBLOCK.bits();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path)
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                anyhow::Error::new(error).context("the configuration names this file, and it is not there")
-            }
-            _ => anyhow::Error::new(error).context("cannot be opened"),
-        })?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        bail!("is no regular file");
-    }
-    if metadata.len() > most {
-        bail!("{} bytes are more than {most}", metadata.len());
-    }
+fn open(config: &Config, path: &Path, most: u64) -> anyhow::Result<(File, Stamp)> {
+    let (file, metadata) = regular::open(path, most).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => {
+            let remedy = config.remedy_for_missing(path).map(|remedy| format!(" ({remedy})"));
+            let remedy = remedy.unwrap_or_default();
+            anyhow::Error::new(error).context(format!(
+                "the configuration names this file, and it is not there{remedy}"
+            ))
+        }
+        _ => anyhow::Error::new(error),
+    })?;
     Ok((file, Stamp::of(&metadata)))
 }
 
@@ -210,26 +201,5 @@ mod tests {
         let error = replace(&path, &File::open(&path).unwrap().into()).unwrap_err();
         assert_eq!(format!("{error:#}"), "the component: is no sealed memory");
         assert_eq!(std::fs::read(&path).unwrap(), b"old");
-    }
-
-    #[test]
-    fn only_regular_files_of_a_reasonable_size() {
-        let folder = tempfile::tempdir().unwrap();
-        let pipe = folder.path().join("pipe");
-        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
-        let big = folder.path().join("big");
-        std::fs::write(&big, [0; 11]).unwrap();
-        for (path, expected) in [
-            (&pipe, "is no regular file"),
-            (&folder.path().to_owned(), "is no regular file"),
-            (&big, "11 bytes are more than 10"),
-            (
-                &folder.path().join("none"),
-                "the configuration names this file, and it is not there: No such file or directory (os error 2)",
-            ),
-        ] {
-            let error = open(path, 10).err().unwrap();
-            assert_eq!(format!("{error:#}"), expected, "{}", path.display());
-        }
     }
 }

@@ -194,7 +194,8 @@ fn check_form(bytes: &[u8]) -> Result<(), String> {
     match bytes {
         // RFC-less but stable: the magic number, then the layer: 1 is a core module, 0x1000d a component.
         [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(
-            "it is a core module: make a component of it (scripts/build-plugins, or `wasm-tools component new`)".into(),
+            "it is a core module: make a component of it (`gatepost plugin build` does, or `wasm-tools component new`)"
+                .into(),
         ),
         [0, b'a', b's', b'm', ..] => Ok(()),
         _ => Err("it is no WebAssembly file".into()),

@@ -136,15 +136,16 @@ pub async fn run(
         let events = || transcript.sessions.iter().flat_map(parse::Session::events);
         for ((session, event), said) in events().zip(&said) {
             report.calls += usize::from(!said.is_empty());
-            let said = as_far_as_asked(said, &event.expected);
-            if said != event.expected {
+            let asked = as_far_as_asked(said, &event.expected);
+            if asked != event.expected {
                 report.differences.push(Difference {
                     line: event.line,
                     session: session.to_owned(),
                     event: event.text.clone(),
                     instances: name,
                     expected: event.expected.clone(),
-                    said,
+                    // Why a call failed is what its author looks for.
+                    said: if failed(said) { said.clone() } else { asked },
                 });
             }
         }
@@ -163,6 +164,11 @@ fn as_far_as_asked(said: &[String], expected: &[String]) -> Vec<String> {
         None => true,
     };
     said.iter().filter(asked).cloned().collect()
+}
+
+/// Whether this is of a call that failed.
+fn failed(said: &[String]) -> bool {
+    said.first().is_some_and(|answer| answer.contains(FAILED))
 }
 
 /// Kinds of lines that a transcript may leave out.
@@ -186,6 +192,9 @@ fn update<'a>(text: &str, events: impl Iterator<Item = (&'a parse::Event, &'a Ve
     updated.join("\n") + "\n"
 }
 
+/// What stands behind the hook's name if the call failed.
+const FAILED: &str = ": failed (";
+
 /// A decision as a transcript shows it: every line, those that may be left out too.
 fn render(decision: &Decision, log: &[(tracing::Level, String)]) -> Vec<String> {
     let verdict = match &decision.verdict {
@@ -202,8 +211,9 @@ fn render(decision: &Decision, log: &[(tracing::Level, String)]) -> Vec<String> 
     let failed = decision
         .failure
         .as_ref()
-        .map(|failure| format!("failed ({}), so ", failure.kind()));
-    let mut lines = vec![format!("{}: {}{verdict}", decision.stage, failed.unwrap_or_default())];
+        .map(|failure| format!("{}), so ", failure.kind()));
+    let failed = failed.map_or_else(|| ": ".to_owned(), |kind| format!("{FAILED}{kind}"));
+    let mut lines = vec![format!("{}{failed}{verdict}", decision.stage)];
     lines.extend(decision.actions.iter().map(|action| format!("  {}", one_line(action))));
     if let Some(failure) = &decision.failure {
         lines.push(format!("  detail: {}", one_line(&failure.to_string())));

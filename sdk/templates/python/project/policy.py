@@ -4,7 +4,17 @@ It takes no [plugin.config]. One that does has a class Lifecycle too: see wit/wo
 """
 
 from wit_world import exports
-from wit_world.imports.types import Answer, Decision_Pass
+
+# Records of the interface are classes, `Reply(code, enhanced, text)`, and so is each case of a variant: `Decision_Reject`, `Action_AddHeader`.
+from wit_world.imports.types import (
+    Action_AddHeader,
+    Answer,
+    Decision_Pass,
+    Decision_Reject,
+    HeaderPlace,
+    NewHeader,
+    Reply,
+)
 
 
 def passed() -> Answer:
