@@ -230,7 +230,7 @@ fn other_settings_run_as_a_shadow_and_are_promoted() {
     });
     let list = relay.command(&["plugin", "list"]);
     let line = format!(
-        "shadow {} with other settings: 2 calls, 1 failed; 1 same, 1 different, 0 left out",
+        "(component {}) with other settings: 2 calls, 1 failed; 1 same, 1 different, 0 left out",
         digest(&naughty())
     );
     assert!(list.contains(&line), "{list}");

@@ -128,7 +128,8 @@ impl Config {
         let mut pair = pair.filter(|pair| pair.certificate == path || pair.key == path);
         if let Some(pair) = pair.next() {
             return Some(format!(
-                "for a trial: `openssl req -x509 -newkey rsa:2048 -nodes -subj /CN={} -keyout {} -out {}`",
+                "for a trial: `mkdir -p {} && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN={} -keyout {} -out {}`",
+                pair.key.parent().unwrap_or(Path::new(".")).display(),
                 self.hostname,
                 pair.key.display(),
                 pair.certificate.display()
