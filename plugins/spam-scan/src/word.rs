@@ -208,18 +208,33 @@ const fn finish(state: u64) -> u32 {
 /// How many of the eight bytes are ASCII letters before the first that is none.
 #[inline]
 fn leading_letters(chunk: u64) -> usize {
+    ((letter_bits(chunk) ^ HIGH).trailing_zeros() / 8) as usize
+}
+
+/// The high bit of each of the eight bytes that is an ASCII letter.
+#[inline]
+fn letter_bits(chunk: u64) -> u64 {
     // With these added, the high bit of a byte below 0x80 says that it is `a` or above, and that it is above `z`.
     const FROM_A: u64 = LOW * (0x80 - b'a' as u64);
     const ABOVE_Z: u64 = LOW * (0x7f - b'z' as u64);
     // Without their high bits, so that no byte carries into the next; `chunk` itself tells those that had it.
     let small = (chunk | SMALL) & !HIGH;
-    let letters = (small + FROM_A) & !(small + ABOVE_Z) & !chunk & HIGH;
-    ((letters ^ HIGH).trailing_zeros() / 8) as usize
+    (small + FROM_A) & !(small + ABOVE_Z) & !chunk & HIGH
 }
 
 /// How many ASCII letters `text` begins with.
 fn letters(text: &[u8]) -> usize {
     let mut place = 0;
+    while let Some(chunks) = text.get(place..).and_then(<[u8]>::first_chunk::<{ 4 * CHUNK }>) {
+        let all = chunks.chunks_exact(CHUNK).fold(HIGH, |bits, chunk| {
+            let chunk = chunk.try_into().expect("chunks_exact gives that many");
+            bits & letter_bits(u64::from_le_bytes(chunk))
+        });
+        if all != HIGH {
+            break;
+        }
+        place += 4 * CHUNK;
+    }
     while let Some(chunk) = text.get(place..).and_then(<[u8]>::first_chunk::<CHUNK>) {
         let letters = leading_letters(u64::from_le_bytes(*chunk));
         place += letters;
