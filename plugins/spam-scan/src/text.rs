@@ -114,6 +114,14 @@ impl Counts {
                 continue;
             }
             let word = word::read(text, at);
+            if word.too_long {
+                self.words += 1;
+                self.capitals += u32::from(word.capitals);
+                at = word.end;
+                sink.gap();
+                single_letters = 0;
+                continue;
+            }
             let behind = text.get(word.end).copied().unwrap_or(b' ');
             if behind == b':' {
                 self.attributions += u32::from(WROTE.contains(&word.hash));

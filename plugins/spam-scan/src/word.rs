@@ -1,7 +1,7 @@
 //! Words: where one ends, and the number that stands for it.
 //!
 //! A word is a run of letters, digits, `$`, `%`, apostrophes and bytes that are not ASCII. Upper and lower case are the same, a run of digits
-//! is one `0`, an apostrophe is nothing; behind [`MOST_WORD_BYTES`] nothing counts. Eight bytes are taken at a time: each turn of a loop costs a
+//! is one `0`, an apostrophe is nothing; behind [`MOST_WORD_BYTES`] nothing counts, and that many letters in a row are no word. Eight bytes are taken at a time: each turn of a loop costs a
 //! guest more than it costs native code.
 
 /// Bytes of a word that count.
@@ -58,6 +58,8 @@ pub struct Word {
     pub mixed: bool,
     /// Bytes that are not ASCII, of those that count.
     pub eight_bit: u32,
+    /// More letters in a row than count: a line, a key, but no word. It has no number.
+    pub too_long: bool,
 }
 
 /// Reads the word that begins at `at`.
@@ -75,6 +77,7 @@ pub fn read(text: &[u8], at: usize) -> Word {
                 capitals: letters > 1 && chunk & 0x2020 == 0,
                 mixed: false,
                 eight_bit: 0,
+                too_long: false,
             };
         }
     }
@@ -83,6 +86,26 @@ pub fn read(text: &[u8], at: usize) -> Word {
 
 /// The same for words that are long, or not of letters alone.
 fn read_any(text: &[u8], at: usize) -> Word {
+    let starts = |place: usize| text.get(at + place).map_or(0, |byte| CLASS[usize::from(*byte)]);
+    let capitals = starts(0) & starts(1) & CAPITAL != 0;
+    let run = letters(&text[at..]);
+    if run > MOST_WORD_BYTES {
+        let mut end = at + run;
+        while text
+            .get(end)
+            .is_some_and(|byte| CLASS[usize::from(*byte)] & IN_WORD != 0)
+        {
+            end += 1 + letters(&text[end + 1..]);
+        }
+        return Word {
+            hash: 0,
+            end,
+            capitals,
+            mixed: false,
+            eight_bit: 0,
+            too_long: true,
+        };
+    }
     let mut builder = Builder::new();
     let mut end = at;
     // 0: at the beginning, 1: letters, 2: then digits, 3: then letters again.
@@ -119,13 +142,13 @@ fn read_any(text: &[u8], at: usize) -> Word {
         builder.push(*byte);
         end += 1;
     }
-    let starts = |place: usize| text.get(at + place).map_or(0, |byte| CLASS[usize::from(*byte)]);
     Word {
         hash: builder.hash(),
         end,
-        capitals: starts(0) & starts(1) & CAPITAL != 0,
+        capitals,
         mixed: shape == 3 && builder.length < MOST_WORD_BYTES,
         eight_bit,
+        too_long: false,
     }
 }
 
@@ -208,32 +231,35 @@ const fn finish(state: u64) -> u32 {
 /// How many of the eight bytes are ASCII letters before the first that is none.
 #[inline]
 fn leading_letters(chunk: u64) -> usize {
-    ((letter_bits(chunk) ^ HIGH).trailing_zeros() / 8) as usize
-}
-
-/// The high bit of each of the eight bytes that is an ASCII letter.
-#[inline]
-fn letter_bits(chunk: u64) -> u64 {
     // With these added, the high bit of a byte below 0x80 says that it is `a` or above, and that it is above `z`.
     const FROM_A: u64 = LOW * (0x80 - b'a' as u64);
     const ABOVE_Z: u64 = LOW * (0x7f - b'z' as u64);
     // Without their high bits, so that no byte carries into the next; `chunk` itself tells those that had it.
     let small = (chunk | SMALL) & !HIGH;
-    (small + FROM_A) & !(small + ABOVE_Z) & !chunk & HIGH
+    let letters = (small + FROM_A) & !(small + ABOVE_Z) & !chunk & HIGH;
+    ((letters ^ HIGH).trailing_zeros() / 8) as usize
 }
 
 /// How many ASCII letters `text` begins with.
 fn letters(text: &[u8]) -> usize {
     let mut place = 0;
-    while let Some(chunks) = text.get(place..).and_then(<[u8]>::first_chunk::<{ 4 * CHUNK }>) {
-        let all = chunks.chunks_exact(CHUNK).fold(HIGH, |bits, chunk| {
-            let chunk = chunk.try_into().expect("chunks_exact gives that many");
-            bits & letter_bits(u64::from_le_bytes(chunk))
-        });
-        if all != HIGH {
-            break;
+    let read = |chunk: &[u8]| u64::from_le_bytes(chunk.try_into().expect("it has eight bytes"));
+    if let Some(first) = text
+        .get(..CHUNK)
+        .map(read)
+        .filter(|first| leading_letters(*first) == CHUNK)
+    {
+        // A row of one letter, as test messages have: what is like a chunk of letters is letters.
+        while let Some(chunks) = text.get(place..).and_then(<[u8]>::first_chunk::<{ 4 * CHUNK }>) {
+            if chunks
+                .chunks_exact(CHUNK)
+                .fold(0, |unlike, chunk| unlike | read(chunk) ^ first)
+                != 0
+            {
+                break;
+            }
+            place += 4 * CHUNK;
         }
-        place += 4 * CHUNK;
     }
     while let Some(chunk) = text.get(place..).and_then(<[u8]>::first_chunk::<CHUNK>) {
         let letters = leading_letters(u64::from_le_bytes(*chunk));
@@ -302,7 +328,13 @@ mod tests {
         for behind in ["", " y", ".", "'"] {
             assert_eq!(word(&format!("{long}{behind}")).end, 1000 + usize::from(behind == "'"));
         }
-        assert_eq!(word(&long).hash, hash("x".repeat(MOST_WORD_BYTES).as_bytes()));
+        assert!(word(&long).too_long);
+        let digits = format!("a1{}", "b2".repeat(500));
+        let (read, counts) = (word(&digits), &digits[..MOST_WORD_BYTES]);
+        assert_eq!(
+            (read.hash, read.end, read.too_long),
+            (hash(counts.as_bytes()), 1002, false)
+        );
     }
 
     #[test]
