@@ -2,9 +2,7 @@
 //!
 //! Errors name the list by its place and the key.
 
-use std::collections::BTreeMap;
-
-use dns_lists::{Code, Kind, List, MOST_QUESTIONS, check_all, check_suffixes, host_name};
+use dns_lists::{Kind, List, ListConfig, MOST_QUESTIONS, check_all, check_suffixes, host_name};
 use serde::Deserialize;
 
 /// Bytes of a body that can be read; with the header it is one read of the host.
@@ -46,20 +44,6 @@ impl Default for Config {
             suffixes: Vec::new(),
         }
     }
-}
-
-/// A list of domains, as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ListConfig {
-    zone: String,
-    /// What an answer weighs that `codes` does not name. Negative for a list of the good.
-    #[serde(default = "default_weight")]
-    weight: i32,
-    #[serde(default)]
-    codes: BTreeMap<String, Code>,
-    #[serde(default = "yes")]
-    test_points: bool,
 }
 
 /// What happens to a message at the threshold.
@@ -112,16 +96,11 @@ pub fn check(config: Config) -> Result<Settings, String> {
             "body_bytes: {body_bytes} are too many: at most {MOST_BODY_BYTES}"
         ));
     }
-    let list = |written: ListConfig| {
-        let ListConfig {
-            zone,
-            weight,
-            codes,
-            test_points,
-        } = written;
-        List::new(&zone, Kind::Domains, weight, codes, test_points)
-    };
-    let lists = check_all("lists", lists.into_iter().map(list), |list| list)?;
+    let lists = check_all(
+        "lists",
+        lists.into_iter().map(|list| list.check(Kind::Domains)),
+        |list| list,
+    )?;
     let hosts = hosts as usize;
     if hosts.saturating_mul(lists.len()) > MOST_QUESTIONS {
         return Err(format!(
@@ -143,12 +122,4 @@ pub fn check(config: Config) -> Result<Settings, String> {
         exempt_local_parts,
         suffixes: check_suffixes(&suffixes)?,
     })
-}
-
-fn default_weight() -> i32 {
-    1
-}
-
-fn yes() -> bool {
-    true
 }

@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use dns_lists::{Code, Kind, List, MOST_QUESTIONS, check_all, check_suffixes};
+use dns_lists::{
+    Code, Kind, List, ListConfig, MOST_QUESTIONS, check_all, check_suffixes, default_test_points, default_weight,
+};
 use serde::Deserialize;
 
 /// As written.
@@ -38,20 +40,6 @@ impl Default for Config {
     }
 }
 
-/// A list of addresses, as written.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct ListConfig {
-    zone: String,
-    /// What an answer weighs that `codes` does not name. Negative for a list of the good.
-    #[serde(default = "default_weight")]
-    weight: i32,
-    #[serde(default)]
-    codes: BTreeMap<String, Code>,
-    #[serde(default = "yes")]
-    test_points: bool,
-}
-
 /// A list of domains, as written.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,7 +49,7 @@ pub struct DomainListConfig {
     weight: i32,
     #[serde(default)]
     codes: BTreeMap<String, Code>,
-    #[serde(default = "yes")]
+    #[serde(default = "default_test_points")]
     test_points: bool,
     #[serde(default = "default_names")]
     names: Vec<Which>,
@@ -125,16 +113,11 @@ pub fn check(config: Config) -> Result<Settings, String> {
             "threshold: {threshold} would hold for clients on no list: it must be at least 1"
         ));
     }
-    let address_list = |written: ListConfig| {
-        let ListConfig {
-            zone,
-            weight,
-            codes,
-            test_points,
-        } = written;
-        List::new(&zone, Kind::Addresses, weight, codes, test_points)
-    };
-    let lists = check_all("lists", lists.into_iter().map(address_list), |list| list)?;
+    let lists = check_all(
+        "lists",
+        lists.into_iter().map(|list| list.check(Kind::Addresses)),
+        |list| list,
+    )?;
     let domain_lists = check_all(
         "domain_lists",
         domain_lists.into_iter().map(check_domain_list),
@@ -177,14 +160,6 @@ fn check_domain_list(written: DomainListConfig) -> Result<DomainList, String> {
     })
 }
 
-fn default_weight() -> i32 {
-    1
-}
-
 fn default_names() -> Vec<Which> {
     vec![Which::Ehlo, Which::Sender]
-}
-
-fn yes() -> bool {
-    true
 }
