@@ -86,7 +86,7 @@ impl<'a> Model<'a> {
     pub fn tally(&self) -> Tally<'_> {
         Tally {
             model: self,
-            seen: vec![0; 1 << (self.log - 5)],
+            seen: Vec::new(),
             sum: 0,
             known: 0,
         }
@@ -95,13 +95,19 @@ impl<'a> Model<'a> {
     /// Where a word is, and its weight, if the model knows it.
     #[inline]
     fn find(&self, hash: u32) -> Option<(usize, i8)> {
+        // Both places are four bytes in a row, and most words are in neither of them: that is to be told by as few branches as can be.
         let first = (hash >> (32 - self.log)) as usize;
-        let [first, second] = [first, first ^ 1].map(|place| (place, self.words[2 * place], self.words[2 * place + 1]));
+        let beside = 2 * (first & !1);
+        let both: [u8; 4] = self.words.get(beside..beside + 4)?.try_into().ok()?;
         let fingerprint = hash as u8;
-        let matches = |(place, other, weight): (usize, u8, u8)| {
-            (other == fingerprint && weight != 0).then_some((place, weight as i8))
-        };
-        matches(first).or_else(|| matches(second))
+        let is_in = |place: usize| both[2 * place] == fingerprint && both[2 * place + 1] != 0;
+        let (even, odd) = (is_in(0), is_in(1));
+        if !(even | odd) {
+            return None;
+        }
+        // If both are of this number, the first is the one of its highest bits.
+        let within = if even & odd { first & 1 } else { usize::from(odd) };
+        Some((first & !1 | within, both[2 * within + 1] as i8))
     }
 }
 
@@ -109,7 +115,7 @@ impl<'a> Model<'a> {
 #[derive(Debug)]
 pub struct Tally<'m> {
     model: &'m Model<'m>,
-    /// A bit for each place.
+    /// A bit for each place; empty until a word is known. The text of many a message (a test, a report, another language) has none.
     seen: Vec<u32>,
     sum: i32,
     known: u32,
@@ -119,6 +125,9 @@ impl Words for Tally<'_> {
     #[inline]
     fn take(&mut self, hash: u32) {
         if let Some((place, weight)) = self.model.find(hash) {
+            if self.seen.is_empty() {
+                self.seen = vec![0; (1 << self.model.log) / 32 + 1];
+            }
             let bit = 1 << (place % 32);
             let seen = &mut self.seen[place / 32];
             if *seen & bit == 0 {
