@@ -121,6 +121,11 @@ pub fn look(fields: &Fields<'_>, evidence: &mut Evidence) {
             evidence.hit(Rule::ReplyToFreemail, reply_to.is_freemail() && !from.is_freemail());
         }
     }
+    if let (Some(unsubscribe), Some(from)) = (fields.unsubscribe, &from) {
+        let domain = domain_of(from.domain);
+        let is_own = !domain.is_empty() && find_ignoring_case(unsubscribe, domain).is_some();
+        evidence.hit(Rule::UnsubscribeAtSender, is_own);
+    }
     look_at_recipients(fields, from.as_ref(), evidence);
 }
 

@@ -12,6 +12,7 @@ use crate::html::Markup;
 use crate::links::Links;
 use crate::rules::Rule;
 use crate::text::Counts;
+use crate::word;
 
 /// Parts of a message that are looked at.
 const MOST_PARTS: u32 = 100;
@@ -60,6 +61,8 @@ pub struct Body {
     begins_empty: bool,
     is_broken: bool,
     has_html_in_plain: bool,
+    /// Bytes that are not ASCII, in character sets of one part of the world.
+    local_eight_bit: u32,
     images: u32,
     parts: u32,
 }
@@ -76,7 +79,16 @@ impl Body {
         let sender = fields.from.and_then(Mailbox::of).map_or(&b""[..], |from| from.domain);
         self.counts.links = Links::of(sender);
         self.markup.links = Links::of(sender);
+        let recipient = fields
+            .to
+            .and_then(|to| to.split(|byte| *byte == b',').find_map(Mailbox::of));
+        self.counts.recipient = recipient.map_or(0, |to| {
+            word::pair(word::pair(0, word::hash(to.local)), word::hash(to.domain))
+        });
         self.read_part(fields, body, 0, evidence, reader);
+        for forms in [&self.markup.made, &self.markup.links.made, &self.counts.links.made] {
+            reader.forms(forms);
+        }
         self.tell(evidence);
         evidence.weigh_phrases(self.counts.words);
     }
@@ -135,18 +147,28 @@ impl Body {
             })
         });
 
+        let is_base64 = header::begins(fields.encoding, "base64");
+        let is_quoted = header::begins(fields.encoding, "quoted-printable");
+        let is_wide = header::begins(charset, "iso-2022-");
         let mut decoded = Vec::new();
-        let mut text = body;
-        if header::begins(fields.encoding, "base64") {
+        if is_base64 {
             decoded.reserve_exact(body.len() / 4 * 3 + 3);
             decode::base64(body, &mut decoded);
-            self.has_needless_base64 |= !decoded.is_empty() && decoded.is_ascii();
-            text = &decoded;
-        } else if header::begins(fields.encoding, "quoted-printable") {
+        } else if is_quoted {
             decoded.reserve_exact(body.len());
             decode::quoted_printable(body, &mut decoded);
-            text = &decoded;
+        } else if is_wide {
+            decoded.extend_from_slice(body);
         }
+        if is_wide {
+            decode::raise(&mut decoded);
+        }
+        self.has_needless_base64 |= is_base64 && !decoded.is_empty() && decoded.is_ascii();
+        let text = if is_base64 || is_quoted || is_wide {
+            &decoded[..]
+        } else {
+            body
+        };
         let said = header::begins(content_type, "text/html");
         let html = said || is_html(text);
         self.has_html |= html;
@@ -161,7 +183,11 @@ impl Body {
             self.begins_empty |= text.starts_with(b"\r\n\r\n\r\n") || text.starts_with(b"\n\n\n");
             reader.text(text, &mut self.counts, evidence);
         }
-        self.has_undeclared_charset |= charset.is_none() && self.counts.eight_bit > eight_bit;
+        let eight_bit = self.counts.eight_bit - eight_bit;
+        self.has_undeclared_charset |= charset.is_none() && eight_bit > 0;
+        if !header::begins(charset, "utf-8") {
+            self.local_eight_bit += eight_bit;
+        }
     }
 
     /// The rules that are met.
@@ -183,7 +209,7 @@ impl Body {
         evidence.hit(Rule::PartsBroken, self.is_broken);
         evidence.hit(Rule::HtmlInPlain, self.has_html_in_plain);
         evidence.hit(Rule::AttachmentProgram, self.has_program);
-        evidence.hit(Rule::TextEightBit, self.counts.eight_bit * 4 > self.counts.bytes);
+        evidence.hit(Rule::TextEightBit, self.local_eight_bit * 4 > self.counts.bytes);
     }
 
     fn tell_of_markup(&self, evidence: &mut Evidence) {
@@ -229,6 +255,11 @@ impl Body {
         either(Rule::LinkDigits, text.digits, tags.digits);
         either(Rule::LinkRedirect, text.redirect, tags.redirect);
         either(Rule::LinkRemoval, text.removal, tags.removal);
+        either(
+            Rule::LinkRemovalElsewhere,
+            text.removal_elsewhere,
+            tags.removal_elsewhere,
+        );
         either(Rule::LinkPersonal, text.personal, tags.personal);
         let links = text.count + tags.count;
         evidence.hit(Rule::LinkNone, links == 0);
@@ -275,6 +306,9 @@ impl Body {
         evidence.hit(Rule::BodyCode, counts.code_lines > 3);
         evidence.hit(Rule::BodySmallFirst, counts.small_first > 0);
         evidence.hit(Rule::BodyForeign, long && counts.little_words * 25 < words);
+        evidence.hit(Rule::BodyNamesSender, counts.of_sender > 0);
+        evidence.hit(Rule::BodyNamesRecipient, counts.of_recipient > 0);
+        evidence.hit(Rule::BodyCopyright, counts.copyrights > 0);
         evidence.hit(Rule::BodyBlankFirst, self.begins_empty);
         evidence.hit(Rule::HtmlEncodedTwice, counts.encoded_twice > 3);
     }

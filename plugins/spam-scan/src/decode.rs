@@ -88,7 +88,37 @@ pub fn words(field: &[u8]) -> Vec<u8> {
         rest = &behind[end + 2..];
     }
     text.extend_from_slice(rest);
+    raise(&mut text);
     text
+}
+
+/// Makes EUC of what stands between the escapes of ISO-2022 (RFC 1468, RFC 1557), where two signs of ASCII are one character: else its text
+/// would be read as digits, capitals and exclamation marks. Other text stays.
+pub fn raise(text: &mut [u8]) {
+    const ESCAPE: u8 = 0x1b;
+    let mut at = 0;
+    let mut is_wide = false;
+    while let Some(byte) = text.get(at).copied() {
+        if byte == ESCAPE {
+            let length = match text[at + 1..] {
+                [b'$', b'(' | b')', _, ..] => 4,
+                [b'$' | b'(', _, ..] => 3,
+                _ => 1,
+            };
+            if length > 1 {
+                is_wide = text[at + 1] == b'$';
+                text[at..at + length].fill(b' ');
+            }
+            at += length;
+            continue;
+        }
+        if is_wide && byte > b' ' {
+            text[at] |= 0x80;
+        }
+        // Every line begins in ASCII.
+        is_wide &= byte != b'\n';
+        at += 1;
+    }
 }
 
 fn hex(high: u8, low: u8) -> Option<u8> {

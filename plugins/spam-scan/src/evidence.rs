@@ -1,15 +1,18 @@
 //! What a message shows: how often each rule counts, and the words of its text.
 
 use crate::body::Body;
+use crate::form::Forms;
 use crate::header::Fields;
 use crate::phrases::{Met, Phrases};
 use crate::rules::{MOST_PHRASES_OF_A_GROUP, RULES, Rule};
 use crate::text::{Counts, Sink};
-use crate::{address, origin, phrase_list, subject, word};
+use crate::{address, form, origin, phrase_list, subject, word};
 
 /// Takes the numbers of words and of pairs of words.
 pub trait Words {
     fn take(&mut self, hash: u32);
+    /// The number of a form: how the message is made, and not what it says.
+    fn take_form(&mut self, hash: u32);
 }
 
 /// The same word in a Subject is another one than in the text.
@@ -40,6 +43,7 @@ impl Evidence {
             own: Vec::new(),
             phrases: [0; phrase_list::PLACES / 64],
         };
+        form::look(fields, words);
         let mut reader = Reader { words, own };
         address::look(fields, &mut evidence);
         origin::look(fields, &mut evidence);
@@ -87,6 +91,11 @@ impl<W: Words> Reader<'_, W> {
     /// Reads a Subject.
     pub fn subject(&mut self, text: &[u8], counts: &mut Counts, evidence: &mut Evidence) {
         self.read(text, counts, evidence, IN_SUBJECT);
+    }
+
+    /// Passes forms on.
+    pub fn forms(&mut self, forms: &Forms) {
+        forms.tell(self.words);
     }
 
     fn read(&mut self, text: &[u8], counts: &mut Counts, evidence: &mut Evidence, place: u32) {

@@ -9,6 +9,28 @@ const MOST_SPAM_FIELDS: usize = 16;
 /// Bytes of a field's name.
 const MOST_NAME_BYTES: usize = 64;
 
+/// Fields that a program writes whose name it spells in its own way. Those that are added on the way are none of them.
+const WRITTEN: [&str; 16] = [
+    "to",
+    "cc",
+    "from",
+    "date",
+    "subject",
+    "reply-to",
+    "x-mailer",
+    "x-mimeole",
+    "message-id",
+    "user-agent",
+    "x-priority",
+    "importance",
+    "content-type",
+    "mime-version",
+    "x-msmail-priority",
+    "content-transfer-encoding",
+];
+/// Names of such fields that are kept.
+const MOST_WRITTEN: usize = 20;
+
 /// The fields that rules look at. Of a field that is there several times, the first.
 #[derive(Debug, Default)]
 pub struct Fields<'a> {
@@ -26,6 +48,7 @@ pub struct Fields<'a> {
     pub content_type: Option<&'a [u8]>,
     pub encoding: Option<&'a [u8]>,
     pub disposition: Option<&'a [u8]>,
+    pub unsubscribe: Option<&'a [u8]>,
     pub has_outlook_priority: bool,
     pub has_outlook_mime: bool,
     pub has_mime_version: bool,
@@ -33,6 +56,8 @@ pub struct Fields<'a> {
     pub is_reply: bool,
     /// Resent-To or Apparently-To.
     pub has_other_recipients: bool,
+    /// Names of fields of [`WRITTEN`], as they are spelled.
+    pub written: Vec<&'a [u8]>,
     /// Distinct names of fields that speak as a spam scanner would.
     pub spam_fields: Vec<&'a str>,
 }
@@ -56,7 +81,13 @@ pub fn read(text: &[u8]) -> (Fields<'_>, usize) {
             .position(|byte| *byte == b':')
         {
             let (name, value) = (&text[at..at + colon], &text[at + colon + 1..end]);
-            fields.take(name.trim_ascii_end(), value.trim_ascii());
+            let name = name.trim_ascii_end();
+            if fields.written.len() < MOST_WRITTEN
+                && WRITTEN.iter().any(|other| name.eq_ignore_ascii_case(other.as_bytes()))
+            {
+                fields.written.push(name);
+            }
+            fields.take(name, value.trim_ascii());
         }
         at = end;
     }
@@ -85,6 +116,7 @@ impl<'a> Fields<'a> {
             12 if is("content-type") => first(&mut self.content_type, value),
             12 if is("mime-version") => self.has_mime_version = true,
             13 if is("apparently-to") => self.has_other_recipients = true,
+            16 if is("list-unsubscribe") => first(&mut self.unsubscribe, value),
             17 if is("x-msmail-priority") => self.has_outlook_priority = true,
             19 if is("content-disposition") => first(&mut self.disposition, value),
             25 if is("content-transfer-encoding") => first(&mut self.encoding, value),

@@ -13,6 +13,7 @@ mod bytes;
 mod config;
 mod decode;
 pub mod evidence;
+mod form;
 pub mod header;
 mod html;
 mod links;

@@ -1,11 +1,19 @@
 //! Looks at links: what is odd about them. The names of their hosts do not matter.
 
+use std::ops::RangeInclusive;
+
+use crate::form::Forms;
 use crate::word;
 
 /// Bytes of a link's authority (RFC 3986 §3.2).
 const MOST_AUTHORITY_BYTES: usize = 256;
 /// Bytes of a link.
 const MOST_LINK_BYTES: usize = 1024;
+
+/// Letters of a word in a path that says something.
+const PATH_WORD_BYTES: RangeInclusive<usize> = 2..=20;
+/// A word in a path is another one than in the text.
+const IN_PATH: u32 = word::hash(b"form:path");
 
 /// Domains that are told apart.
 const MOST_DOMAINS: usize = 8;
@@ -62,6 +70,10 @@ pub struct Links {
     pub digits: bool,
     pub redirect: bool,
     pub removal: bool,
+    /// A link for removal goes to another domain than the sender's.
+    pub removal_elsewhere: bool,
+    /// The words of paths and queries.
+    pub made: Forms,
     pub personal: bool,
 }
 
@@ -72,6 +84,11 @@ impl Links {
             sender: if sender.is_empty() { 0 } else { number_of(sender) },
             ..Self::default()
         }
+    }
+
+    /// Whether a host is of the sender's domain.
+    pub fn is_of_sender(&self, host: &[u8]) -> bool {
+        self.sender != 0 && number_of(host) == self.sender
     }
 
     /// Looks at the link whose scheme ends with the colon at `colon`, and says where it ends: behind the scheme, if it is none.
@@ -97,12 +114,15 @@ impl Links {
             .take(MOST_AUTHORITY_BYTES)
             .position(|byte| matches!(byte, b'/' | b'?' | b'#'))
             .unwrap_or(link.len().min(MOST_AUTHORITY_BYTES));
-        self.look_at_authority(&link[..slash]);
-        self.look_at_path(&link[slash..]);
+        let is_of_sender = self.look_at_authority(&link[..slash]);
+        let is_removal = self.look_at_path(&link[slash..]);
+        self.removal |= is_removal;
+        self.removal_elsewhere |= is_removal && !is_of_sender;
         start + end
     }
 
-    fn look_at_authority(&mut self, authority: &[u8]) {
+    /// Whether it is of the sender's domain.
+    fn look_at_authority(&mut self, authority: &[u8]) -> bool {
         let mut host = authority;
         if let Some(at) = host.iter().rposition(|byte| *byte == b'@') {
             self.userinfo = true;
@@ -115,7 +135,7 @@ impl Links {
         }
         self.percent_host |= host.contains(&b'%');
         self.numeric_host |= is_public_number(host);
-        self.look_at_domain(number_of(host));
+        let is_of_sender = self.look_at_domain(number_of(host));
         let top = host
             .iter()
             .rposition(|byte| *byte == b'.')
@@ -123,9 +143,10 @@ impl Links {
         self.odd_top_domain |= is_odd_top_domain(top);
         self.digits |=
             top.iter().any(u8::is_ascii_alphabetic) && host.iter().filter(|byte| byte.is_ascii_digit()).count() >= 2;
+        is_of_sender
     }
 
-    fn look_at_domain(&mut self, domain: u32) {
+    fn look_at_domain(&mut self, domain: u32) -> bool {
         self.to_sender += u32::from(domain == self.sender);
         let known = &mut self.domains[..];
         let count = self.domain_count as usize;
@@ -133,9 +154,17 @@ impl Links {
             known[count] = domain;
             self.domain_count += 1;
         }
+        domain == self.sender
     }
 
-    fn look_at_path(&mut self, path: &[u8]) {
+    /// Whether one is removed there.
+    fn look_at_path(&mut self, path: &[u8]) -> bool {
+        for word in path.split(|byte| !byte.is_ascii_alphabetic()) {
+            if PATH_WORD_BYTES.contains(&word.len()) {
+                self.made.take(word::hash(word) ^ IN_PATH);
+            }
+        }
+        let mut is_removal = false;
         for (place, byte) in path.iter().enumerate() {
             match byte {
                 b'@' => self.personal = true,
@@ -146,11 +175,12 @@ impl Links {
                             .get(..what.len())
                             .is_some_and(|start| start.eq_ignore_ascii_case(what))
                     };
-                    self.removal |= starts(b"remov") || starts(b"unsub") || starts(b"optout") || starts(b"opt-out");
+                    is_removal |= starts(b"remov") || starts(b"unsub") || starts(b"optout") || starts(b"opt-out");
                 }
                 _ => {}
             }
         }
+        is_removal
     }
 }
 

@@ -87,7 +87,8 @@ impl<'a> Model<'a> {
         Tally {
             model: self,
             seen: Vec::new(),
-            sum: 0,
+            words: 0,
+            forms: 0,
             known: 0,
         }
     }
@@ -117,32 +118,56 @@ pub struct Tally<'m> {
     model: &'m Model<'m>,
     /// A bit for each place; empty until a word is known. The text of many a message (a test, a report, another language) has none.
     seen: Vec<u32>,
-    sum: i32,
+    /// The sums of weights.
+    words: i32,
+    forms: i32,
     known: u32,
 }
 
 impl Words for Tally<'_> {
     #[inline]
     fn take(&mut self, hash: u32) {
-        if let Some((place, weight)) = self.model.find(hash) {
-            if self.seen.is_empty() {
-                self.seen = vec![0; (1 << self.model.log) / 32 + 1];
-            }
-            let bit = 1 << (place % 32);
-            let seen = &mut self.seen[place / 32];
-            if *seen & bit == 0 {
-                *seen |= bit;
-                self.sum += i32::from(weight);
-                self.known += 1;
-            }
-        }
+        self.words += self.weight(hash);
+    }
+
+    #[inline]
+    fn take_form(&mut self, hash: u32) {
+        self.forms += self.weight(hash);
     }
 }
 
 impl Tally<'_> {
+    /// The weight of a word that is met for the first time.
+    #[inline]
+    fn weight(&mut self, hash: u32) -> i32 {
+        let Some((place, weight)) = self.model.find(hash) else {
+            return 0;
+        };
+        if self.seen.is_empty() {
+            self.seen = vec![0; (1 << self.model.log) / 32 + 1];
+        }
+        let bit = 1 << (place % 32);
+        let seen = &mut self.seen[place / 32];
+        if *seen & bit != 0 {
+            return 0;
+        }
+        *seen |= bit;
+        self.known += 1;
+        weight.into()
+    }
+
     /// Points of the words, in hundredths: a long text has more of them, and is no more spam for it, so they count by the root of their number.
-    pub fn points(&self) -> i32 {
-        let points = f64::from(self.sum) * f64::from(self.model.unit) / f64::from(self.known.max(1)).sqrt();
+    pub fn words(&self) -> i32 {
+        self.points(self.words)
+    }
+
+    /// Points of the forms, in hundredths: they count as words do.
+    pub fn forms(&self) -> i32 {
+        self.points(self.forms)
+    }
+
+    fn points(&self, sum: i32) -> i32 {
+        let points = f64::from(sum) * f64::from(self.model.unit) / f64::from(self.known.max(1)).sqrt();
         (points / 10_000.0) as i32
     }
 }

@@ -105,13 +105,14 @@ rules! {
     BoundaryOdd "boundary-odd" 10 "parted as programs for bulk mail do it";
     MimeVersionMissing "mime-version-missing" 5 "MIME fields without MIME-Version";
     IsReply "is-reply" -12 "it answers another message";
+    UnsubscribeAtSender "unsubscribe-at-sender" -10 "its header says how to unsubscribe at the sender's own domain";
 
     // Parts
     HtmlOnly "html-only" 8 "there is HTML, and no plain text";
     Base64Text "base64-text" 12 "text in base64 that needs no encoding";
     CharsetForeign "charset-foreign" 8 "a character set of East Asia or of Cyrillic";
     CharsetUndeclared "charset-undeclared" 5 "bytes in the text that are not ASCII, and no character set";
-    TextEightBit "text-eight-bit" 5 "a quarter of the text is not ASCII";
+    TextEightBit "text-eight-bit" 5 "a quarter of the text is neither ASCII nor UTF-8";
     AttachmentProgram "attachment-program" 20 "a program is attached";
     PartsBroken "parts-broken" 8 "it is said to have parts, and has none";
     HtmlInPlain "html-in-plain" 8 "HTML that is said to be plain text";
@@ -151,6 +152,7 @@ rules! {
     LinkDigits "link-digits" 4 "a link to a host with digits in its name";
     LinkRedirect "link-redirect" 6 "a link inside a link";
     LinkRemoval "link-removal" 6 "a link by which one is removed";
+    LinkRemovalElsewhere "link-removal-elsewhere" 6 "a link by which one is removed at another domain than the sender's";
     LinkPersonal "link-personal" 4 "a link that names an address";
     LinkNone "link-none" -3 "no link";
     LinkOne "link-one" 0 "a single link";
@@ -184,6 +186,9 @@ rules! {
     BodySignature "body-signature" -6 "a signature in its proper form";
     BodyCode "body-code" -5 "program text";
     BodySmallFirst "body-small-first" -2 "sentences begin with small letters";
+    BodyNamesSender "body-names-sender" -4 "the text names the sender's domain";
+    BodyNamesRecipient "body-names-recipient" 0 "the text names the recipient's address";
+    BodyCopyright "body-copyright" -8 "it says whose the copyright is";
     BodyForeign "body-foreign" 2 "none of the little words of English";
     BodyBlankFirst "body-blank-first" 3 "the text begins with empty lines";
 

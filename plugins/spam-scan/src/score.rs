@@ -18,6 +18,8 @@ pub struct Score {
     evidence: Evidence,
     /// Points of words, in hundredths.
     words: i32,
+    /// Points of forms, in hundredths.
+    forms: i32,
     /// Points of own phrases, in hundredths.
     own: i32,
     /// The sum, in hundredths.
@@ -34,14 +36,15 @@ impl Score {
             .iter()
             .filter_map(|number| settings.worth.get(usize::from(*number) - 1))
             .fold(0_i32, |sum, points| sum.saturating_add(*points));
-        let words = tally.points();
+        let (words, forms) = (tally.words(), tally.forms());
         let rules = evidence.times.iter().zip(&settings.weights);
         let rules: i32 = rules.map(|(times, weight)| i32::from(*times) * weight).sum();
         Self {
             evidence,
             words,
+            forms,
             own,
-            total: (settings.model.base() + words + rules).saturating_add(own),
+            total: (settings.model.base() + words + forms + rules).saturating_add(own),
         }
     }
 
@@ -53,6 +56,7 @@ impl Score {
             .chain([
                 ("what every message begins with", settings.model.base()),
                 ("the words of the text", self.words),
+                ("the form of the message", self.forms),
                 ("phrases of the configuration", self.own),
             ])
             .filter(|(_, points)| points.abs() >= FEWEST_POINTS)

@@ -1,5 +1,6 @@
 //! What a Subject shows.
 
+use crate::bytes::find;
 use crate::decode;
 use crate::evidence::{Evidence, Reader, Words};
 use crate::header::Fields;
@@ -86,8 +87,19 @@ fn without_list(subject: &[u8]) -> &[u8] {
     }
 }
 
-/// `ADV:` and `ADV `, as some laws demand; `(ad)` and its like in Chinese and Korean come encoded.
+/// What laws of Japan and Korea demand of an advertisement that no one asked for, in EUC and in UTF-8.
+const ADVERTISEMENTS: [&[u8]; 4] = [
+    b"\xcc\xa4\xbe\xb5\xc2\xfa\xb9\xad\xb9\xf0",
+    "未承諾広告".as_bytes(),
+    b"(\xb1\xa4\xb0\xed)",
+    "(광고)".as_bytes(),
+];
+
+/// `ADV:` and `ADV `, as some laws demand, or one of [`ADVERTISEMENTS`].
 fn is_advertisement(subject: &[u8]) -> bool {
+    if !subject.is_ascii() && ADVERTISEMENTS.iter().any(|mark| find(subject, mark).is_some()) {
+        return true;
+    }
     let subject = subject.strip_prefix(b"<").unwrap_or(subject);
     let start = subject.get(..4).unwrap_or_default().to_ascii_uppercase();
     matches!(start.as_slice(), [b'A', b'D', b'V', next] if !next.is_ascii_alphabetic())

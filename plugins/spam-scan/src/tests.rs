@@ -154,6 +154,7 @@ fn rules(message: &str) -> Vec<&'static str> {
     struct Nowhere;
     impl Words for Nowhere {
         fn take(&mut self, _: u32) {}
+        fn take_form(&mut self, _: u32) {}
     }
     let message = message.replace('\n', "\r\n");
     let (fields, offset) = header::read(message.as_bytes());

@@ -64,6 +64,12 @@ pub struct Counts {
     /// Rows of many empty lines.
     pub gaps: u32,
     pub ends_in_code: bool,
+    pub copyrights: u32,
+    /// Names of hosts and mailboxes of the sender's domain.
+    pub of_sender: u32,
+    /// The recipient's address, by its number; 0 if it is not known. And how often it is named.
+    pub recipient: u32,
+    pub of_recipient: u32,
     pub links: Links,
 }
 
@@ -83,6 +89,7 @@ static LITTLE: [u32; 12] = [
     word::hash(b"on"),
 ];
 const WROTE: [u32; 3] = [word::hash(b"wrote"), word::hash(b"writes"), word::hash(b"said")];
+const COPYRIGHT: u32 = word::hash(b"copyright");
 const WWW: u32 = word::hash(b"www");
 
 /// One bit for each of [`LITTLE`], by the lowest bits of its number: most words are none, and are told apart at once.
@@ -159,6 +166,7 @@ impl Counts {
     fn take(&mut self, text: &[u8], at: usize, word: Word) {
         self.words += 1;
         self.capitals += u32::from(word.capitals);
+        self.copyrights += u32::from(word.hash == COPYRIGHT);
         self.mixed += u32::from(word.mixed);
         if LITTLE_BITS >> (word.hash & 63) & 1 != 0 && LITTLE.contains(&word.hash) {
             self.little_words += 1;
@@ -166,6 +174,8 @@ impl Counts {
         let first = text[at];
         self.eight_bit += word.eight_bit;
         if first >= b'a' {
+            let sign = text[at..].strip_prefix(b"\xc2").unwrap_or(&text[at..]);
+            self.copyrights += u32::from(first >= 0x80 && sign.starts_with(b"\xa9"));
             self.small_first += u32::from(at >= 2 && text[at - 1] == b' ' && matches!(text[at - 2], b'.' | b'?'));
         } else if first < b'A' {
             self.take_number(&text[at..word.end], &text[word.end..]);
@@ -276,8 +286,22 @@ impl Counts {
         longest = longest.max(end - start);
         self.gappy += u32::from(longest == 1 && parts > 3);
         self.addresses += u32::from(address);
+        let name = &text[at..end];
+        let host = name
+            .iter()
+            .rposition(|byte| *byte == b'@')
+            .map_or(name, |sign| &name[sign + 1..]);
+        self.of_sender += u32::from(self.links.is_of_sender(host));
+        self.of_recipient += u32::from(address && number_of_mailbox(name) == self.recipient);
         end
     }
+}
+
+/// A number for the mailbox of an address; two may have the same one by chance.
+pub fn number_of_mailbox(address: &[u8]) -> u32 {
+    address
+        .split(|byte| *byte == b'@')
+        .fold(0, |number, part| word::pair(number, word::hash(part)))
 }
 
 /// Whether the last line is a code, as `4139vOLW7-758DoDY1425FRhM1`: letters and digits without a word among them.

@@ -44,6 +44,8 @@ pub struct Sample {
     pub times: [u8; RULES.len()],
     /// Numbers of words and pairs, ascending, each once.
     pub words: Vec<u32>,
+    /// Numbers of forms, in the same way.
+    pub forms: Vec<u32>,
 }
 
 impl Sample {
@@ -53,7 +55,10 @@ impl Sample {
         for word in &self.words {
             tally.take(*word);
         }
-        model.base() + model::rule_points(model, &self.times) + tally.points()
+        for form in &self.forms {
+            tally.take_form(*form);
+        }
+        model.base() + model::rule_points(model, &self.times) + tally.words() + tally.forms()
     }
 }
 
@@ -85,22 +90,32 @@ impl Corpus {
     }
 }
 
-struct All(Vec<u32>);
+#[derive(Default)]
+struct All {
+    words: Vec<u32>,
+    forms: Vec<u32>,
+}
 
 impl Words for All {
     fn take(&mut self, hash: u32) {
-        self.0.push(hash);
+        self.words.push(hash);
+    }
+
+    fn take_form(&mut self, hash: u32) {
+        self.forms.push(hash);
     }
 }
 
 fn sample(kind: Kind, file: String, message: &[u8]) -> Sample {
     let (fields, offset) = header::read(message);
     let body = &message[offset..];
-    let mut all = All(Vec::new());
+    let mut all = All::default();
     let evidence = Evidence::of(&fields, &body[..body.len().min(BODY_BYTES)], None, &mut all);
-    let mut words = all.0;
-    words.sort_unstable();
-    words.dedup();
+    let [words, forms] = [all.words, all.forms].map(|mut numbers| {
+        numbers.sort_unstable();
+        numbers.dedup();
+        numbers
+    });
     let from = String::from_utf8_lossy(fields.from.unwrap_or_default());
     let sender = match address(&from) {
         // One robot posts many feeds, which are no more alike than newsletters: their names tell them apart.
@@ -120,6 +135,7 @@ fn sample(kind: Kind, file: String, message: &[u8]) -> Sample {
         sender,
         times: evidence.times,
         words,
+        forms,
     }
 }
 

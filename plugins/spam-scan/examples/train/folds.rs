@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::corpus::{Corpus, Kind};
+use crate::corpus::{Corpus, Kind, Sample};
 
 /// How many parts there are; each is tested once.
 const FOLDS: usize = 5;
@@ -14,11 +14,11 @@ pub struct Fold {
     pub test: Vec<usize>,
 }
 
-/// Each kind is dealt out in the order of a shuffle that is always the same.
-pub fn random(corpus: &Corpus) -> Vec<Fold> {
+/// Each kind is dealt out in the order of a shuffle; the same number gives the same one.
+pub fn random(corpus: &Corpus, shuffle: u64) -> Vec<Fold> {
     let mut dealt = [0; Kind::ALL.len()];
     let mut order: Vec<usize> = (0..corpus.samples.len()).collect();
-    order.sort_by_key(|place| scattered(*place as u64));
+    order.sort_by_key(|place| scattered(*place as u64 ^ shuffle << 32));
     let mut part = vec![0; corpus.samples.len()];
     for place in order {
         let count = &mut dealt[corpus.samples[place].kind as usize];
@@ -35,15 +35,25 @@ pub fn random(corpus: &Corpus) -> Vec<Fold> {
 }
 
 /// Groups stay together, and who wrote a message that is tested with wrote none that is trained on.
-pub fn grouped(corpus: &Corpus) -> Vec<Fold> {
+pub fn grouped(corpus: &Corpus, shuffle: u64) -> Vec<Fold> {
+    by_groups(corpus, shuffle, |_| true)
+}
+
+/// The same, and newsletters are dealt out as if each were of a sender of its own: an installation knows its newsletters, and not its spammers.
+pub fn strangers(corpus: &Corpus, shuffle: u64) -> Vec<Fold> {
+    by_groups(corpus, shuffle, |sample| sample.kind != Kind::HardHam)
+}
+
+fn by_groups(corpus: &Corpus, shuffle: u64, stays: fn(&Sample) -> bool) -> Vec<Fold> {
     let samples = &corpus.samples;
     let mut groups: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
     for (place, sample) in samples.iter().enumerate() {
-        groups.entry(&sample.group).or_default().push(place);
+        let group = if stays(sample) { &sample.group } else { &sample.file };
+        groups.entry(group).or_default().push(place);
     }
     // The largest first, each to the part that has least of what it brings.
     let mut groups: Vec<Vec<usize>> = groups.into_values().collect();
-    groups.sort_by_key(|group| (usize::MAX - group.len(), scattered(group[0] as u64)));
+    groups.sort_by_key(|group| (usize::MAX - group.len(), scattered(group[0] as u64 ^ shuffle << 32)));
     let total = Kind::ALL.map(|kind| samples.iter().filter(|sample| sample.kind == kind).count().max(1) as f64);
     let mut filled = [[0.0; Kind::ALL.len()]; FOLDS];
     let mut tests = vec![Vec::new(); FOLDS];
@@ -70,9 +80,11 @@ pub fn grouped(corpus: &Corpus) -> Vec<Fold> {
         .into_iter()
         .map(|test| {
             let tested: BTreeSet<usize> = test.iter().copied().collect();
-            let senders: BTreeSet<&str> = test.iter().map(|place| samples[*place].sender.as_str()).collect();
+            let test_senders = test.iter().filter(|place| stays(&samples[**place]));
+            let senders: BTreeSet<&str> = test_senders.map(|place| samples[*place].sender.as_str()).collect();
+            let is_known = |place: &usize| stays(&samples[*place]) && senders.contains(samples[*place].sender.as_str());
             let train = (0..samples.len())
-                .filter(|place| !tested.contains(place) && !senders.contains(samples[*place].sender.as_str()))
+                .filter(|place| !tested.contains(place) && !is_known(place))
                 .collect();
             Fold { train, test }
         })

@@ -51,6 +51,15 @@ pub fn print(name: &str, mut scored: Vec<(&Sample, i32)>, tag: i32) {
     }
 }
 
+/// What is tagged, in a line.
+pub fn line(name: &str, scored: &[(&Sample, i32)], tag: i32) {
+    let shares = Kind::ALL.map(|kind| {
+        let (tagged, all) = tagged(scored, kind, tag);
+        format!("{} {:.2} ({tagged})", kind.name(), percent(tagged, all))
+    });
+    println!("{name}: {}", shares.join(", "));
+}
+
 /// The table of rules for the README: what each says, and the points it was given.
 pub fn rules(model: &Model<'_>) {
     println!("| rule | says | points |");
