@@ -99,6 +99,16 @@ impl<const PLACES: usize> Phrases<PLACES> {
     /// Takes the next word. `state` begins as 0, and is kept by the caller. The phrase that ends here, if one does.
     #[inline]
     pub fn step(&self, state: &mut u32, word: u32) -> Option<Met> {
+        // Most words neither begin a phrase nor stand behind the beginning of one.
+        if *state == 0 && !self.may_have(word) {
+            return None;
+        }
+        self.follow(state, word)
+    }
+
+    /// The same for a word that may be of a phrase. Not inlined, to leave the way of the others short.
+    #[inline(never)]
+    fn follow(&self, state: &mut u32, word: u32) -> Option<Met> {
         if *state != 0 {
             let hash = word::pair(*state, word);
             *state = 0;
