@@ -101,7 +101,7 @@ impl<'a> Model<'a> {
             return false;
         };
         let both = u32::from_le_bytes([both[0], both[1], both[2], both[3]]);
-        let differs = (both ^ u32::from(hash as u8) * 0x1_0001) & 0xff_00ff;
+        let differs = (both ^ (u32::from(hash as u8) * 0x1_0001)) & 0xff_00ff;
         // What is zero in it borrows.
         differs.wrapping_sub(0x1_0001) & 0x8000_8000 != 0
     }

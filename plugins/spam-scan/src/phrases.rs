@@ -212,6 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn a_word_is_let_by_only_if_it_is_no_beginning() {
+        let mut table = Phrases::<64>::new();
+        for phrase in ["act now", "risk free offer"] {
+            assert!(table.add(phrase.as_bytes(), 1), "{phrase}");
+        }
+        for hash in table.hashes.into_iter().filter(|hash| *hash != 0) {
+            assert!(table.may_have(hash), "{hash}");
+        }
+        let others = (1..1000_u32).filter(|hash| table.may_have(hash.wrapping_mul(0x9e37_79b9)));
+        assert!(others.count() < 50, "five beginnings in 512 bits");
+    }
+
+    #[test]
     fn there_is_an_end_to_the_room() {
         let mut table = Phrases::<8>::new();
         assert!(!table.add(b"", 1) && !table.add(b" .", 1));
