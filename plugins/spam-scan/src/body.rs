@@ -77,8 +77,9 @@ impl Body {
         reader: &mut Reader<'_, impl Words>,
     ) {
         let sender = fields.from.and_then(Mailbox::of).map_or(&b""[..], |from| from.domain);
-        self.counts.links = Links::of(sender);
-        self.markup.links = Links::of(sender);
+        let links = Links::of(sender);
+        self.counts.links = links;
+        self.markup.links = links;
         let recipient = fields
             .to
             .and_then(|to| to.split(|byte| *byte == b',').find_map(Mailbox::of));

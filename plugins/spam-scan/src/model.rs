@@ -93,22 +93,28 @@ impl<'a> Model<'a> {
         }
     }
 
-    /// Where a word is, and its weight, if the model knows it.
+    /// False: the model does not know this word, as it does not know most. True: it may.
     #[inline]
+    fn may_know(&self, hash: u32) -> bool {
+        // Both places that it may have are four bytes in a row: one look and one branch.
+        let place = (hash >> (32 - self.log)) as usize & !1;
+        let Some(both) = self.words.get(2 * place..2 * place + 4) else {
+            return false;
+        };
+        let both = u32::from_le_bytes([both[0], both[1], both[2], both[3]]);
+        let differs = (both ^ (u32::from(hash as u8) * 0x1_0001)) & 0xff_00ff;
+        // What is zero in it borrows.
+        differs.wrapping_sub(0x1_0001) & 0x8000_8000 != 0
+    }
+
+    /// Where a word is, and its weight, if the model knows it.
     fn find(&self, hash: u32) -> Option<(usize, i8)> {
-        // Both places are four bytes in a row, and most words are in neither of them: that is to be told by as few branches as can be.
         let first = (hash >> (32 - self.log)) as usize;
-        let beside = 2 * (first & !1);
-        let both: [u8; 4] = self.words.get(beside..beside + 4)?.try_into().ok()?;
-        let fingerprint = hash as u8;
-        let is_in = |place: usize| both[2 * place] == fingerprint && both[2 * place + 1] != 0;
-        let (even, odd) = (is_in(0), is_in(1));
-        if !(even | odd) {
-            return None;
-        }
-        // If both are of this number, the first is the one of its highest bits.
-        let within = if even & odd { first & 1 } else { usize::from(odd) };
-        Some((first & !1 | within, both[2 * within + 1] as i8))
+        let weight = |place: usize| self.words[2 * place + 1] as i8;
+        [first, first ^ 1]
+            .into_iter()
+            .find(|place| self.words[2 * place] == hash as u8 && weight(*place) != 0)
+            .map(|place| (place, weight(place)))
     }
 }
 
@@ -127,18 +133,22 @@ pub struct Tally<'m> {
 impl Words for Tally<'_> {
     #[inline]
     fn take(&mut self, hash: u32) {
-        self.words += self.weight(hash);
+        if self.model.may_know(hash) {
+            self.words += self.weight(hash);
+        }
     }
 
     #[inline]
     fn take_form(&mut self, hash: u32) {
-        self.forms += self.weight(hash);
+        if self.model.may_know(hash) {
+            self.forms += self.weight(hash);
+        }
     }
 }
 
 impl Tally<'_> {
-    /// The weight of a word that is met for the first time.
-    #[inline]
+    /// The weight of a word that is met for the first time, if the model knows it. Not inlined, to leave the way of words that the model does not know short.
+    #[inline(never)]
     fn weight(&mut self, hash: u32) -> i32 {
         let Some((place, weight)) = self.model.find(hash) else {
             return 0;

@@ -331,6 +331,9 @@ mod tests {
             ("abcdefgh", "ABCDEFGH"),
             ("abcdefghijklmnop", "AbcdefghijklmnoP"),
             ("viagra2x", "Viagra77x"),
+            ("0abcdefghijklm", "123ABCDEFGHIJKLM"),
+            ("abc0defghijklmnopqrstuvw", "Abc12Defghijklmnopqrstuvwxyz"),
+            ("rocknrollersandthelike", "Rock'n'Rollersandthelike"),
         ];
         for (one, other) in cases {
             let alone = hash(one.as_bytes());
