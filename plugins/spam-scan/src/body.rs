@@ -87,9 +87,8 @@ impl Body {
             word::pair(word::pair(0, word::hash(to.local)), word::hash(to.domain))
         });
         self.read_part(fields, body, 0, evidence, reader);
-        for forms in [&self.markup.made, &self.markup.links.made, &self.counts.links.made] {
-            reader.forms(forms);
-        }
+        reader.paths(&self.markup.links);
+        reader.paths(&self.counts.links);
         self.tell(evidence);
         evidence.weigh_phrases(self.counts.words);
     }

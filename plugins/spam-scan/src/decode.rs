@@ -170,6 +170,23 @@ mod tests {
     }
 
     #[test]
+    fn what_iso_2022_means_is_no_ascii() {
+        let cases: &[(&[u8], &[u8])] = &[
+            (b"a \x1b$B$3!!\x1b(B$1", b"a    \xa4\xb3\xa1\xa1   $1"),
+            (b"\x1b$)C$3", b"    \xa4\xb3"),
+            (b"\x1b$B$3\n$1", b"   \xa4\xb3\n$1"),
+            (b"\x1b$", b"\x1b$"),
+            (b"\x1b", b"\x1b"),
+            (b"$1", b"$1"),
+        ];
+        for (text, expected) in cases {
+            let mut raised = text.to_vec();
+            raise(&mut raised);
+            assert_eq!(raised.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
     fn encoded_words_are_read() {
         let cases = [
             ("plain", "plain"),

@@ -1,8 +1,8 @@
 //! What a message shows: how often each rule counts, and the words of its text.
 
 use crate::body::Body;
-use crate::form::Forms;
 use crate::header::Fields;
+use crate::links::Links;
 use crate::phrases::{Met, Phrases};
 use crate::rules::{MOST_PHRASES_OF_A_GROUP, RULES, Rule};
 use crate::text::{Counts, Sink};
@@ -93,9 +93,9 @@ impl<W: Words> Reader<'_, W> {
         self.read(text, counts, evidence, IN_SUBJECT);
     }
 
-    /// Passes forms on.
-    pub fn forms(&mut self, forms: &Forms) {
-        forms.tell(self.words);
+    /// Passes the words of links' paths on.
+    pub fn paths(&mut self, links: &Links) {
+        links.path_words.numbers().for_each(|word| self.words.take(word));
     }
 
     fn read(&mut self, text: &[u8], counts: &mut Counts, evidence: &mut Evidence, place: u32) {

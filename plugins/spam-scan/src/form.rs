@@ -117,39 +117,68 @@ fn mailboxes(field: &[u8]) -> u32 {
     first << 8 | u32::from(field.contains(&b'<')) << 4 | count
 }
 
-/// Places for forms that are met on the way through a body, and places that one of them may take.
-const PLACES: usize = 256;
-const PROBES: usize = 4;
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The forms of a body's markup and links, each once. Of more than there is room for, the first are kept.
-#[derive(Clone, Copy, Debug)]
-pub struct Forms([u32; PLACES]);
+    struct All(Vec<u32>);
 
-impl Default for Forms {
-    fn default() -> Self {
-        Self([0; PLACES])
-    }
-}
+    impl Words for All {
+        fn take(&mut self, _: u32) {}
 
-impl Forms {
-    /// Takes a form.
-    pub fn take(&mut self, form: u32) {
-        for probe in 0..PROBES {
-            let place = &mut self.0[(form as usize + probe) % PLACES];
-            if *place == 0 {
-                *place = form;
-            }
-            if *place == form {
-                return;
-            }
+        fn take_form(&mut self, hash: u32) {
+            self.0.push(hash);
         }
     }
 
-    /// Passes them on.
-    pub fn tell(&self, words: &mut impl Words) {
-        self.0
-            .iter()
-            .filter(|form| **form != 0)
-            .for_each(|form| words.take_form(*form));
+    fn forms(header: &str) -> Vec<u32> {
+        let mut all = All(Vec::new());
+        look(&crate::header::read(header.as_bytes()).0, &mut all);
+        all.0
+    }
+
+    #[test]
+    fn a_form_is_how_a_field_is_made_and_not_what_it_says() {
+        let alike = [
+            (
+                "Message-ID: <20260312.4a5f@a.example>",
+                "Message-ID: <19990101.77bcd@other.example>",
+            ),
+            ("From: Alice <a@b.example>", "From: Bob Baker <bob@c.example>"),
+            (
+                "Date: Fri, 6 Mar 2026 10:00:00 +0000",
+                "Date: Mon, 9 Jun 2025 23:59:59 +0100",
+            ),
+            (
+                "Content-Type: multipart/mixed; boundary=\"a1B2\"",
+                "content-type: Multipart/Mixed;\n\tboundary=\"xy34Z567\"",
+            ),
+        ];
+        for (one, other) in alike {
+            // The name, which is spelled as it is, comes first.
+            let behind = |header: &str| {
+                forms(header).split_off(usize::from(!header.starts_with("From") && !header.starts_with("Date")))
+            };
+            assert_eq!(behind(one), behind(other), "{one}");
+        }
+        let unlike = [
+            (
+                "Message-ID: <20260312.4a5f@a.example>",
+                "Message-ID: <20260312-4a5f@a.example>",
+            ),
+            ("Message-ID: <1@a.example>", "Message-ID: <1@A>"),
+            ("Message-ID: <1@a.example>", "Message-Id: <1@a.example>"),
+            ("From: Alice <a@b.example>", "From: \"Alice\" <a@b.example>"),
+            ("To: a@b.example", "To: a@b.example, b@b.example"),
+            (
+                "Date: Fri, 6 Mar 2026 10:00:00 +0000",
+                "Date: Fri, 06 Mar 2026 10:00:00 +0000",
+            ),
+            ("From: a@b.example", "To: a@b.example"),
+        ];
+        for (one, other) in unlike {
+            assert_ne!(forms(one), forms(other), "{one}");
+        }
+        assert!(forms("Received: by a.example\nList-Id: <x>\nDelivered-To: y\nX-Loop: z").is_empty());
     }
 }

@@ -10,26 +10,20 @@ const MOST_SPAM_FIELDS: usize = 16;
 const MOST_NAME_BYTES: usize = 64;
 
 /// Fields that a program writes whose name it spells in its own way. Those that are added on the way are none of them.
-const WRITTEN: [&str; 16] = [
-    "to",
-    "cc",
-    "from",
-    "date",
-    "subject",
+const WRITTEN: [&str; 10] = [
     "reply-to",
     "x-mailer",
     "x-mimeole",
     "message-id",
     "user-agent",
     "x-priority",
-    "importance",
     "content-type",
     "mime-version",
     "x-msmail-priority",
     "content-transfer-encoding",
 ];
 /// Names of such fields that are kept.
-const MOST_WRITTEN: usize = 20;
+const MOST_WRITTEN: usize = 16;
 
 /// The fields that rules look at. Of a field that is there several times, the first.
 #[derive(Debug, Default)]

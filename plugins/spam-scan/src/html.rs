@@ -4,36 +4,12 @@
 //! linear in the bytes it is given; the length of a tag is bounded.
 
 use crate::bytes::{find, find_byte};
-use crate::form::Forms;
 use crate::links::{Links, domain_of};
-use crate::word;
 
 /// Bytes of a tag; so many are taken for one if there is no `>`.
 const MOST_TAG_BYTES: usize = 4096;
 /// Bytes of a link's text in which another host is looked for.
 const MOST_LINK_TEXT_BYTES: usize = 200;
-
-/// Attributes whose values say how a page looks.
-const TELLING: [&[u8]; 12] = [
-    b"color",
-    b"bgcolor",
-    b"size",
-    b"face",
-    b"width",
-    b"align",
-    b"valign",
-    b"border",
-    b"height",
-    b"cellpadding",
-    b"cellspacing",
-    b"method",
-];
-/// Bytes of such a value.
-const MOST_VALUE_BYTES: usize = 24;
-// The same name in another place is another form.
-const TAG: u32 = word::hash(b"form:tag");
-const CAPITAL_TAG: u32 = word::hash(b"form:capital-tag");
-const VALUE: u32 = word::hash(b"form:value");
 
 /// What was seen.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,8 +39,6 @@ pub struct Markup {
     pub lying_links: u32,
     pub mailto_removals: u32,
     pub links: Links,
-    /// Tags, their attributes, and values that say how it looks.
-    pub made: Forms,
 }
 
 /// A link that is open: the host it goes to, and where its text begins in what is written.
@@ -126,8 +100,6 @@ impl Markup {
         }
         let (name, length) = lower_name(&tag[1..]);
         let name = &name[..length];
-        self.made
-            .take(word::hash(name) ^ if first.is_ascii_uppercase() { CAPITAL_TAG } else { TAG });
         if end > length + 2 {
             self.attributes(tag, name);
         }
@@ -186,7 +158,6 @@ impl Markup {
                 continue;
             }
             let value = value(tag, at);
-            self.attribute(name, before, value);
             if ends(before, b"bgcolor") || ends(before, b"background") {
                 self.backgrounds += u32::from(name == b"body");
             } else if ends(before, b"color") {
@@ -205,30 +176,6 @@ impl Markup {
                 self.unseen_images +=
                     u32::from(matches!(value, [b'0' | b'1', next, ..] if !next.is_ascii_digit() && *next != b'%'));
             }
-        }
-    }
-
-    /// The form of an attribute of a tag; `value` is what follows its sign.
-    fn attribute(&mut self, name: &[u8], before: &[u8], value: &[u8]) {
-        let start = before
-            .iter()
-            .rposition(|byte| !(byte.is_ascii_alphabetic() || *byte == b'-'));
-        let Some(start) = start.filter(|start| before[*start].is_ascii_whitespace()) else {
-            return;
-        };
-        let attribute = &before[start + 1..];
-        let number = word::hash(attribute);
-        self.made.take(word::pair(word::hash(name), number) ^ TAG);
-        if TELLING.iter().any(|other| attribute.eq_ignore_ascii_case(other)) {
-            let end = value
-                .iter()
-                .take(MOST_VALUE_BYTES)
-                .position(|byte| matches!(byte, b'"' | b'\'' | b'>' | b' ' | b'\r' | b'\n'));
-            let value = &value[..end.unwrap_or(value.len().min(MOST_VALUE_BYTES))];
-            let value = value
-                .iter()
-                .fold(VALUE, |form, byte| word::pair(form, byte.to_ascii_lowercase().into()));
-            self.made.take(word::pair(number, value));
         }
     }
 

@@ -2,7 +2,6 @@
 
 use std::ops::RangeInclusive;
 
-use crate::form::Forms;
 use crate::word;
 
 /// Bytes of a link's authority (RFC 3986 §3.2).
@@ -13,7 +12,7 @@ const MOST_LINK_BYTES: usize = 1024;
 /// Letters of a word in a path that says something.
 const PATH_WORD_BYTES: RangeInclusive<usize> = 2..=20;
 /// A word in a path is another one than in the text.
-const IN_PATH: u32 = word::hash(b"form:path");
+const IN_PATH: u32 = word::hash(b"path:");
 
 /// Domains that are told apart.
 const MOST_DOMAINS: usize = 8;
@@ -73,7 +72,7 @@ pub struct Links {
     /// A link for removal goes to another domain than the sender's.
     pub removal_elsewhere: bool,
     /// The words of paths and queries.
-    pub made: Forms,
+    pub path_words: PathWords,
     pub personal: bool,
 }
 
@@ -161,7 +160,7 @@ impl Links {
     fn look_at_path(&mut self, path: &[u8]) -> bool {
         for word in path.split(|byte| !byte.is_ascii_alphabetic()) {
             if PATH_WORD_BYTES.contains(&word.len()) {
-                self.made.take(word::hash(word) ^ IN_PATH);
+                self.path_words.take(word::hash(word) ^ IN_PATH);
             }
         }
         let mut is_removal = false;
@@ -181,6 +180,40 @@ impl Links {
             }
         }
         is_removal
+    }
+}
+
+/// Places for words of paths, and how many of them one may have.
+const PLACES: usize = 256;
+const PROBES: usize = 4;
+
+/// The words of paths and queries, by their numbers, each once: a page has the same ones in many links. Of more than there is room for, the
+/// first are kept.
+#[derive(Clone, Copy, Debug)]
+pub struct PathWords([u32; PLACES]);
+
+impl Default for PathWords {
+    fn default() -> Self {
+        Self([0; PLACES])
+    }
+}
+
+impl PathWords {
+    fn take(&mut self, word: u32) {
+        for probe in 0..PROBES {
+            let place = &mut self.0[(word as usize + probe) % PLACES];
+            if *place == 0 {
+                *place = word;
+            }
+            if *place == word {
+                return;
+            }
+        }
+    }
+
+    /// Their numbers.
+    pub fn numbers(&self) -> impl Iterator<Item = u32> {
+        self.0.iter().copied().filter(|word| *word != 0)
     }
 }
 
@@ -217,4 +250,21 @@ fn is_public_number(host: &[u8]) -> bool {
         .iter()
         .any(|start| host.starts_with(start));
     hexadecimal || (digits && !private && (dots == 3 || (dots == 0 && host.len() >= 8)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_of_a_path_is_kept_once_and_there_is_an_end_to_the_room() {
+        let kept = |taken: &[u32]| {
+            let mut words = PathWords::default();
+            taken.iter().for_each(|word| words.take(*word));
+            words.numbers().count()
+        };
+        assert_eq!(kept(&[1, 2, 1, 1 + PLACES as u32, 1 + PLACES as u32]), 3);
+        let many: Vec<u32> = (1..5000).collect();
+        assert_eq!(kept(&many), PLACES);
+    }
 }

@@ -22,6 +22,9 @@ const HEADER_BYTES: usize = 20;
 /// Places for words, as a binary logarithm: 2^16 are 128 KiB.
 const MOST_PLACES_LOG: u32 = 17;
 
+/// What a form counts beside a word that stands alone.
+pub const FORM: f64 = 0.125;
+
 /// The model that ships.
 pub static SHIPPED: &[u8] = include_bytes!("../model.bin");
 
@@ -133,51 +136,43 @@ pub struct Tally<'m> {
 impl Words for Tally<'_> {
     #[inline]
     fn take(&mut self, hash: u32) {
-        if self.model.may_know(hash) {
-            self.words += self.weight(hash);
+        if self.model.may_know(hash)
+            && let Some(weight) = self.weight(hash)
+        {
+            self.words += weight;
+            self.known += 1;
         }
     }
 
-    #[inline]
     fn take_form(&mut self, hash: u32) {
-        if self.model.may_know(hash) {
-            self.forms += self.weight(hash);
-        }
+        self.forms += self.weight(hash).unwrap_or(0);
     }
 }
 
 impl Tally<'_> {
     /// The weight of a word that is met for the first time, if the model knows it. Not inlined, to leave the way of words that the model does not know short.
     #[inline(never)]
-    fn weight(&mut self, hash: u32) -> i32 {
-        let Some((place, weight)) = self.model.find(hash) else {
-            return 0;
-        };
+    fn weight(&mut self, hash: u32) -> Option<i32> {
+        let (place, weight) = self.model.find(hash)?;
         if self.seen.is_empty() {
             self.seen = vec![0; (1 << self.model.log) / 32 + 1];
         }
         let bit = 1 << (place % 32);
         let seen = &mut self.seen[place / 32];
-        if *seen & bit != 0 {
-            return 0;
-        }
+        let is_new = *seen & bit == 0;
         *seen |= bit;
-        self.known += 1;
-        weight.into()
+        is_new.then_some(weight.into())
     }
 
     /// Points of the words, in hundredths: a long text has more of them, and is no more spam for it, so they count by the root of their number.
     pub fn words(&self) -> i32 {
-        self.points(self.words)
+        let points = f64::from(self.words) * f64::from(self.model.unit) / f64::from(self.known.max(1)).sqrt();
+        (points / 10_000.0) as i32
     }
 
-    /// Points of the forms, in hundredths: they count as words do.
+    /// Points of the forms, in hundredths: a header has about as many whatever the message, so each counts for itself.
     pub fn forms(&self) -> i32 {
-        self.points(self.forms)
-    }
-
-    fn points(&self, sum: i32) -> i32 {
-        let points = f64::from(sum) * f64::from(self.model.unit) / f64::from(self.known.max(1)).sqrt();
+        let points = f64::from(self.forms) * f64::from(self.model.unit) * FORM;
         (points / 10_000.0) as i32
     }
 }

@@ -55,8 +55,8 @@ impl Score {
             .map(|((rule, times), weight)| (rule.what, i32::from(*times) * weight))
             .chain([
                 ("what every message begins with", settings.model.base()),
-                ("the words of the text", self.words),
-                ("the form of the message", self.forms),
+                ("the words of the text and its links", self.words),
+                ("the form of the header", self.forms),
                 ("phrases of the configuration", self.own),
             ])
             .filter(|(_, points)| points.abs() >= FEWEST_POINTS)

@@ -274,6 +274,21 @@ fn subject_rules() {
     check(subject, "lünch?", "+subject-raw");
     check(subject, "ADV: lunch on Friday?", "+subject-advertisement");
     check(subject, "ADVICE on lunch?", "");
+    check(
+        subject,
+        "=?utf-8?B?5pyq5om/6Ku+5bqD5ZGK?=",
+        "+subject-encoded +subject-advertisement -subject-asks",
+    );
+    check(
+        subject,
+        "=?iso-2022-jp?B?GyRCTCQ+NUJ6OS05cCIoGyhC?=",
+        "+subject-encoded +subject-advertisement -subject-asks",
+    );
+    check(
+        subject,
+        "=?euc-kr?B?KLGksO0p?=",
+        "+subject-encoded +subject-advertisement -subject-asks",
+    );
     check(subject, "Re: lunch?", "+subject-false-reply");
     check(
         "Subject: lunch",
@@ -315,6 +330,11 @@ fn program_rules() {
     check(id, "<000c84d37aae$7338a0a4$3ab55ec5@example.org>", "+message-id-false");
     let more = |fields: &str, expected: &str| check("\nTo:", &format!("\n{fields}\nTo:"), expected);
     more(
+        "List-Unsubscribe: <https://mail.example.org/u>",
+        "+unsubscribe-at-sender",
+    );
+    more("List-Unsubscribe: <mailto:leave@example.com>", "");
+    more(
         "X-Mailer: Microsoft Outlook Express 6.00",
         "+mailer-false-outlook +mailer-without-mime",
     );
@@ -347,6 +367,14 @@ fn part_rules() {
         "+charset-foreign",
     );
     check(body, "\n\nS\u{e4}ll we", "+charset-undeclared");
+    let foreign = |charset: &str| {
+        format!(
+            "\nMIME-Version: 1.0\nContent-Type: text/plain; charset={charset}\n\n{} Shall we",
+            "шесть ".repeat(40)
+        )
+    };
+    check(body, &foreign("windows-1251"), "+charset-foreign +text-eight-bit");
+    check(body, &foreign("UTF-8"), "");
     check(
         body,
         "\nMIME-Version: 1.0\nContent-Type: text/plain; name=\"menu.PIF\"\n\nShall we",
@@ -449,6 +477,10 @@ fn link_rules() {
         "+link-removal +link-one +link-to-sender",
     );
     with(
+        "http://example.com/unsubscribe",
+        "+link-removal +link-removal-elsewhere +link-one +link-only-elsewhere",
+    );
+    with(
         "http://example.org/?bob@example.net",
         "+link-personal +link-one +link-to-sender",
     );
@@ -485,6 +517,13 @@ fn text_rules() {
     );
     check("\n\nShall", "\n\n\n\n\n\nShall", "+body-blank-first");
     with("Viagra", "+phrases-drugs");
+    with("Copyright 2026", "+body-copyright +phrases-newsletter");
+    with("(© 2026)", "+charset-undeclared +body-copyright");
+    with("alice@www.example.org", "+body-names-sender");
+    with("example.org", "+body-names-sender");
+    with("Another-example.com", "");
+    with("BOB@example.net", "+body-names-recipient");
+    with("rob@example.net", "");
 }
 
 #[test]

@@ -23,7 +23,7 @@ const GOOD_SIDE: i32 = -5;
 /// What ham without its good sides counts beside others.
 const BARE_HAM: f64 = 0.05;
 /// The logarithm of the odds, by the messages trained on, at which mail is tagged. Chosen by scores of mail that was not trained on.
-const TAG_ODDS: f64 = 2.8;
+const TAG_ODDS: f64 = 3.4;
 
 /// Rules that say in which language a message is. All ham that is trained on is of people who read English: what it says of these is not so
 /// elsewhere.
@@ -129,25 +129,24 @@ struct Row {
     side: f64,
     counts: f64,
     rules: Vec<(usize, f64)>,
-    /// Places of known words. Each counts by the root of their number, as in the plugin.
-    words: Vec<usize>,
-    word: f64,
+    /// Places of known words and forms, and what each counts, as in the plugin: words by the root of their number.
+    words: Vec<(usize, f64)>,
 }
 
 impl Row {
     fn of(sample: &Sample, known: &BTreeMap<u32, usize>) -> Self {
-        let words: Vec<usize> = sample
-            .words
-            .iter()
-            .chain(&sample.forms)
-            .filter_map(|word| known.get(word).copied())
-            .collect();
+        let places = |numbers: &[u32]| -> Vec<usize> {
+            numbers.iter().filter_map(|number| known.get(number).copied()).collect()
+        };
+        let words = places(&sample.words);
+        let word = 1.0 / (words.len().max(1) as f64).sqrt();
+        let forms = places(&sample.forms).into_iter().map(|place| (place, model::FORM));
+        let words = words.into_iter().map(|place| (place, word)).chain(forms).collect();
         let rules = sample.times.iter().enumerate().filter(|(_, times)| **times > 0);
         Self {
             side: if sample.kind == Kind::Spam { 1.0 } else { -1.0 },
             counts: if sample.kind == Kind::HardHam { HARD_HAM } else { 1.0 },
             rules: rules.map(|(place, times)| (place, f64::from(*times))).collect(),
-            word: 1.0 / (words.len().max(1) as f64).sqrt(),
             words,
         }
     }
@@ -180,14 +179,17 @@ impl Row {
             counts: BARE_HAM * if sample.kind == Kind::HardHam { HARD_HAM } else { 1.0 },
             rules: against.map(|(place, times)| (place, f64::from(*times))).collect(),
             words: Vec::new(),
-            word: 1.0,
         })
     }
 
     fn odds(&self, at: &[f64]) -> f64 {
         let rules: f64 = self.rules.iter().map(|(place, times)| at[1 + place] * times).sum();
-        let words: f64 = self.words.iter().map(|place| at[1 + RULES.len() + place]).sum();
-        at[0] + rules + words * self.word
+        let words: f64 = self
+            .words
+            .iter()
+            .map(|(place, counts)| at[1 + RULES.len() + place] * counts)
+            .sum();
+        at[0] + rules + words
     }
 }
 
@@ -208,8 +210,8 @@ impl Slope for Problem {
             for (place, times) in &row.rules {
                 slope[1 + place] += push * times;
             }
-            for place in &row.words {
-                slope[1 + RULES.len() + place] += push * row.word;
+            for (place, counts) in &row.words {
+                slope[1 + RULES.len() + place] += push * counts;
             }
         }
         let (_, behind) = at.split_at(1);
