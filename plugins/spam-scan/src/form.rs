@@ -142,7 +142,7 @@ mod tests {
         let alike = [
             (
                 "Message-ID: <20260312.4a5f@a.example>",
-                "Message-ID: <19990101.77bcd@other.example>",
+                "Message-ID: <19990101.7b8c@other.example>",
             ),
             ("From: Alice <a@b.example>", "From: Bob Baker <bob@c.example>"),
             (
