@@ -27,6 +27,9 @@ const OTHER_SHUFFLES: u64 = 3;
 /// Points from which mail is tagged, in hundredths: the default of `tag`.
 const TAG: i32 = 500;
 
+/// Divides mail by a shuffle.
+type Divide = fn(&Corpus, u64) -> Vec<Fold>;
+
 fn main() -> Result<(), String> {
     let mut arguments = std::env::args().skip(1);
     let folder = PathBuf::from(arguments.next().ok_or("usage: train FOLDER [--write]")?);
@@ -44,7 +47,7 @@ fn main() -> Result<(), String> {
         println!("{}: {} bytes, {kept} words and pairs\n", path.display(), bytes.len());
         report::rules(&model::Model::read(&bytes)?);
     }
-    let divisions: [(&str, fn(&Corpus, u64) -> Vec<Fold>); 3] = [
+    let divisions: [(&str, Divide); 3] = [
         ("folds at random", folds::random),
         ("folds by list and sender", folds::grouped),
         ("folds by list and sender, newsletters at random", folds::strangers),
