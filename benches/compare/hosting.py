@@ -29,6 +29,13 @@ mail A 127.0.0.1
 @ TXT "v=spf1 a ip4:127.0.0.0/8 -all"
 _dmarc TXT "v=DMARC1; p=reject"
 """,
+    # DMARC looks further up as well (RFC 9989 §4.10); a resolver has an answer there.
+    "test": """\
+$TTL 300
+@ SOA ns.test. hostmaster.test. 1 3600 600 86400 60
+@ NS ns.test.
+ns.test. A 127.0.0.1
+""",
     "127.in-addr.arpa": f"""\
 $TTL 300
 @ SOA ns.{SENDER_DOMAIN}. hostmaster.{SENDER_DOMAIN}. 1 3600 600 86400 60
@@ -97,9 +104,9 @@ def plugins(clamd):
     return tables
 
 
-def signed_with(tables, selector):
-    """The same, with dkim-sign using this key alone."""
-    config = {"trusted_networks": True, "domains": {SENDER_DOMAIN: [selector]}}
+def signed_with(tables, *selectors):
+    """The same, with dkim-sign using these keys alone."""
+    config = {"trusted_networks": True, "domains": {SENDER_DOMAIN: list(selectors)}}
     return {name: {**table, "config": config} if name == "dkim-sign" else table for name, table in tables.items()}
 
 

@@ -13,6 +13,7 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -189,7 +190,8 @@ impl Authenticator {
     pub async fn check_envelope(&self, sender: &Sender<'_>) -> EnvelopeChecks {
         let peer = sender.peer.to_canonical();
         let (ehlo, reverse_path) = (sender.ehlo, sender.reverse_path);
-        let checks = isolated(async { tokio::join!(self.spf(peer, ehlo, reverse_path), self.iprev(peer)) });
+        let both = async { tokio::join!(self.spf(peer, ehlo, reverse_path), self.iprev(peer)) };
+        let checks = isolated(Box::pin(both));
         let ((check, spf), iprev) = checks.await.unwrap_or_else(|why| {
             let domain = reverse_path.rsplit_once('@').map_or(ehlo, |(_, domain)| domain);
             let check = Check::new(Method::Spf, Status::TempError, domain, why);
@@ -211,7 +213,7 @@ impl Authenticator {
     /// All checks. `content` is best the client's own ([`Content::original`]): edits break signatures.
     pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> MessageChecks {
         let content = content.clone();
-        let found = isolated(async {
+        let found = isolated(Box::pin(async {
             let short = content.size() <= work::SHORT_BYTES_MAX;
             let message = work::done(short, move || Message::read(&content)).await;
             match message.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
@@ -221,7 +223,7 @@ impl Authenticator {
                     unknown(OUR_FAULT)
                 }
             }
-        });
+        }));
         let mut found = found.await.unwrap_or_else(unknown);
         found.checks.splice(..0, envelope.checks.iter().cloned());
         found
@@ -471,7 +473,9 @@ fn unknown(why: &str) -> MessageChecks {
 }
 
 /// Runs the checks so that a panic over hostile bytes is their result, and not for longer than they may take. The error is for people.
-async fn isolated<T>(checks: impl Future<Output = T>) -> Result<T, &'static str> {
+///
+/// They are in a box because they have several kilobytes, which would be copied with each future around them, the guest's call among them.
+async fn isolated<T>(checks: Pin<Box<impl Future<Output = T>>>) -> Result<T, &'static str> {
     match tokio::time::timeout(TIME_MAX, work::caught(checks)).await {
         Ok(Ok(found)) => Ok(found),
         Ok(Err(_)) => {
