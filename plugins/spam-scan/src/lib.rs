@@ -17,20 +17,25 @@ pub mod header;
 mod html;
 mod links;
 pub mod model;
+mod opinion;
 mod origin;
 mod phrase_list;
 mod phrases;
 pub mod rules;
 mod score;
+mod second;
 mod subject;
 mod text;
 mod word;
 
 use gatepost_sdk::prelude::*;
 
-use config::{Config, Settings, Thresholds};
+pub use config::Config;
+use config::{Settings, Thresholds};
 use header::Fields;
+use opinion::Opinion;
 use score::{Score, decimal};
+pub use second::SecondOpinion;
 
 /// Bytes of a header that are read if the body is as long as is read of it, or longer.
 const HEADER_BYTES: u32 = 32 * 1024;
@@ -42,25 +47,42 @@ impl Policy for SpamScan {
     type Config = Config;
 
     fn new(config: Config) -> Result<Self, String> {
-        config::check(config).map(Self)
+        let settings = config::check(config)?;
+        if settings.rspamd.is_some() || settings.spamd.is_some() {
+            return Err("rspamd, spamd: spam-scan asks nobody: load spam-opinion in its place, which does".to_owned());
+        }
+        Ok(Self(settings))
     }
 }
 
 impl OnMessage for SpamScan {
     fn on_message(&self, session: &Session, message: &Message) -> Answer {
-        let text = message.read(0, HEADER_BYTES + self.0.body_bytes);
-        // Who sends is a crossing: asked only if it matters.
-        let outbound = self.0.outbound.as_ref().filter(|_| session.identity().is_some());
-        self.scan(&text, outbound.unwrap_or(&self.0.inbound))
+        self.scan(message, self.thresholds(session), |_| Ok(Vec::new()))
     }
 }
 
 impl SpamScan {
-    /// The answer for a message of which at least the header is given.
-    fn scan(&self, message: &[u8], thresholds: &Thresholds) -> Answer {
-        let (fields, offset) = header::read(message);
-        let body = &message[offset..];
-        let score = Score::of(&self.0, &fields, &body[..body.len().min(self.0.body_bytes as usize)]);
+    /// Who sends is a crossing: asked only if it matters.
+    fn thresholds(&self, session: &Session) -> &Thresholds {
+        let outbound = self.0.outbound.as_ref().filter(|_| session.identity().is_some());
+        outbound.unwrap_or(&self.0.inbound)
+    }
+
+    /// The answer for a message. `opinions` says, from its own points, what others think of it, or that there is no verdict now.
+    fn scan(
+        &self,
+        message: &Message,
+        thresholds: &Thresholds,
+        opinions: impl FnOnce(i32) -> Result<Vec<Opinion>, Answer>,
+    ) -> Answer {
+        let text = message.read(0, HEADER_BYTES + self.0.body_bytes);
+        let (fields, offset) = header::read(&text);
+        let body = &text[offset..];
+        let mut score = Score::of(&self.0, &fields, &body[..body.len().min(self.0.body_bytes as usize)]);
+        match opinions(score.total) {
+            Ok(opinions) => score.add(opinions),
+            Err(answer) => return answer,
+        }
         self.answer(&fields, &score, thresholds)
     }
 
@@ -109,6 +131,7 @@ impl SpamScan {
     }
 }
 
+#[cfg(feature = "component")]
 gatepost_sdk::export!(SpamScan: on_message);
 
 #[cfg(test)]
