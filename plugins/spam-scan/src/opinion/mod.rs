@@ -42,14 +42,12 @@ pub struct Verdict {
     pub score: f64,
     /// The score from which a message is spam for it; above 0.
     pub required: f64,
-    /// It takes the message for spam, whatever the numbers are.
-    pub is_spam: bool,
 }
 
 /// What a scanner's answer adds to a message's points.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Opinion {
-    /// In words: `rspamd: 12.3 of 15.0`.
+    /// In words: `rspamd: 12.3 of 6.0`.
     pub what: String,
     /// In hundredths.
     pub points: i32,
@@ -175,15 +173,13 @@ pub fn ask(
 
 impl Verdict {
     fn opinion(self, kind: Kind, weight: i32, tag: i32) -> Opinion {
-        let tag = f64::from(tag);
-        let worth = self.score / self.required * tag;
-        let worth = if self.is_spam { worth.max(tag) } else { worth };
+        let worth = self.score / self.required * f64::from(tag);
         let points = (worth * f64::from(weight) / 100.0).clamp(-MOST_POINTS, MOST_POINTS);
         // Shown, and not reckoned with: in hundredths, and what is beyond them as the last of them.
-        let shown = |score: f64| decimal((score * 100.0) as i32);
+        let shown = |score: f64| decimal((score * 100.0).round() as i32);
         Opinion {
             what: format!("{}: {} of {}", kind.name(), shown(self.score), shown(self.required)),
-            points: points as i32,
+            points: points.round() as i32,
         }
     }
 }

@@ -13,12 +13,25 @@ const RECIPIENTS_MAX: usize = 100;
 /// Fields in the header of the answer; rspamd's has six.
 const FIELDS_MAX: usize = 32;
 
+/// Where rspamd marks a message, of the score at which it refuses it: 6 of 15, with its own `actions.conf`.
+const MARKED_OF_REFUSED: f64 = 0.4;
+
 /// What of the answer matters.
 #[derive(Deserialize)]
 struct Answer {
     score: f64,
+    /// At which it refuses a message.
     required_score: f64,
     action: String,
+    /// At which it does what; older versions do not tell.
+    #[serde(default)]
+    thresholds: Thresholds,
+}
+
+#[derive(Default, Deserialize)]
+struct Thresholds {
+    #[serde(rename = "add header")]
+    add_header: Option<f64>,
 }
 
 pub fn head(facts: &Facts, size: u64) -> Vec<u8> {
@@ -114,18 +127,19 @@ fn chunked(mut rest: &[u8]) -> Result<Option<Vec<u8>>, ()> {
 
 fn verdict(body: &[u8]) -> Result<Verdict, String> {
     let answer: Answer = serde_json::from_slice(body).map_err(|error| format!("its answer: {error}"))?;
-    let Answer {
-        score, required_score, ..
-    } = answer;
-    if required_score <= 0.0 {
-        return Err(format!("its answer: a required score of {required_score}"));
+    let refused = answer.required_score;
+    let marked = answer.thresholds.add_header.unwrap_or(refused * MARKED_OF_REFUSED);
+    if marked <= 0.0 {
+        return Err(format!("its answer: it takes a message for spam from {marked} points"));
     }
+    // What a module of rspamd decides alone has no score.
+    let least = match &*answer.action {
+        "reject" | "discard" | "quarantine" => refused,
+        "add header" | "rewrite subject" => marked,
+        _ => answer.score,
+    };
     Ok(Verdict {
-        score,
-        required: required_score,
-        is_spam: matches!(
-            &*answer.action,
-            "reject" | "rewrite subject" | "add header" | "quarantine" | "discard"
-        ),
+        score: answer.score.max(least),
+        required: marked,
     })
 }

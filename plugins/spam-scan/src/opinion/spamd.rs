@@ -65,16 +65,13 @@ fn verdict(header: &str) -> Option<Verdict> {
         name.eq_ignore_ascii_case("spam").then_some(value)
     })?;
     let (is_spam, scores) = said.split_once(';')?;
-    let is_spam = match is_spam.trim() {
-        "True" | "Yes" => true,
-        "False" | "No" => false,
-        _ => return None,
-    };
+    if !matches!(is_spam.trim(), "True" | "Yes" | "False" | "No") {
+        return None;
+    }
     let (score, required) = scores.split_once('/')?;
     let verdict = Verdict {
         score: number(score)?,
         required: number(required)?,
-        is_spam,
     };
     (verdict.required > 0.0).then_some(verdict)
 }
