@@ -28,6 +28,8 @@ mod subject;
 mod text;
 mod word;
 
+use std::convert::Infallible;
+
 use gatepost_sdk::prelude::*;
 
 pub use config::Config;
@@ -57,7 +59,9 @@ impl Policy for SpamScan {
 
 impl OnMessage for SpamScan {
     fn on_message(&self, session: &Session, message: &Message) -> Answer {
-        self.scan(message, self.thresholds(session), |_| Ok(Vec::new()))
+        let nobody = |_| Ok::<_, Infallible>(Vec::new());
+        let Ok(answer) = self.scan(message, self.thresholds(session), nobody);
+        answer
     }
 }
 
@@ -68,22 +72,22 @@ impl SpamScan {
         outbound.unwrap_or(&self.0.inbound)
     }
 
-    /// The answer for a message. `opinions` says, from its own points, what others think of it, or that there is no verdict now.
-    fn scan(
+    /// The answer for a message. `opinions` says, given its own points, what others think of it.
+    ///
+    /// # Errors
+    /// Those of `opinions`.
+    fn scan<E>(
         &self,
         message: &Message,
         thresholds: &Thresholds,
-        opinions: impl FnOnce(i32) -> Result<Vec<Opinion>, Answer>,
-    ) -> Answer {
+        opinions: impl FnOnce(i32) -> Result<Vec<Opinion>, E>,
+    ) -> Result<Answer, E> {
         let text = message.read(0, HEADER_BYTES + self.0.body_bytes);
         let (fields, offset) = header::read(&text);
         let body = &text[offset..];
         let mut score = Score::of(&self.0, &fields, &body[..body.len().min(self.0.body_bytes as usize)]);
-        match opinions(score.total) {
-            Ok(opinions) => score.add(opinions),
-            Err(answer) => return answer,
-        }
-        self.answer(&fields, &score, thresholds)
+        score.add(opinions(score.total)?);
+        Ok(self.answer(&fields, &score, thresholds))
     }
 
     fn answer(&self, fields: &Fields<'_>, score: &Score, thresholds: &Thresholds) -> Answer {

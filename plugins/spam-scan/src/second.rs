@@ -31,15 +31,19 @@ impl Policy for SecondOpinion {
 impl OnMessage for SecondOpinion {
     fn on_message(&self, session: &Session, message: &Message) -> Answer {
         let thresholds = self.0.thresholds(session);
-        self.0.scan(message, thresholds, |own| {
+        let opinions = |own| {
             let scanners = asked(&self.0.0, session, message, own);
-            match opinion::ask(&scanners, session, message, thresholds.tag) {
-                Ok(opinions) => Ok(opinions),
-                // It would come again only to be refused.
-                Err(_) if thresholds.reject.is_some_and(|reject| own >= reject) => Ok(Vec::new()),
-                Err(Unanswered(why)) => Err(later(why)),
+            let opinions = opinion::ask(&scanners, session, message, thresholds.tag);
+            // It would come again only to be refused.
+            let is_refused = thresholds.reject.is_some_and(|reject| own >= reject);
+            if is_refused && opinions.is_err() {
+                return Ok(Vec::new());
             }
-        })
+            opinions
+        };
+        self.0
+            .scan(message, thresholds, opinions)
+            .unwrap_or_else(|Unanswered(why)| later(why))
     }
 }
 
