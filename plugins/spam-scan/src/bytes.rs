@@ -26,36 +26,21 @@ pub fn find_byte(text: &[u8], wanted: u8) -> Option<usize> {
         .map(|within| place + within)
 }
 
-/// How many ASCII letters `text` begins with.
-#[inline]
-pub fn letters(text: &[u8]) -> usize {
-    /// The bit for small letters.
-    const SMALL: u64 = LOW * 0x20;
-    // With these added, the high bit of a byte below 0x80 says that it is `a` or above, and that it is above `z`.
-    const FROM_A: u64 = LOW * (0x80 - b'a' as u64);
-    const ABOVE_Z: u64 = LOW * (0x7f - b'z' as u64);
-    let mut place = 0;
-    while let Some(word) = text.get(place..).and_then(<[u8]>::first_chunk) {
-        let word = u64::from_le_bytes(*word);
-        // Without their high bits, so that no byte carries into the next; `word` itself tells those that had it.
-        let small = (word | SMALL) & !HIGH;
-        let letters = (small + FROM_A) & !(small + ABOVE_Z) & !word & HIGH;
-        if letters != HIGH {
-            return place + (letters ^ HIGH).trailing_zeros() as usize / 8;
-        }
-        place += WORD;
-    }
-    let rest = &text[place..];
-    place
-        + rest
-            .iter()
-            .position(|byte| !byte.is_ascii_alphabetic())
-            .unwrap_or(rest.len())
-}
-
 /// The place behind the next LF from `from` on.
 pub fn line_end(text: &[u8], from: usize) -> Option<usize> {
     find_byte(text.get(from..)?, b'\n').map(|place| from + place + 1)
+}
+
+/// The place of the first `what`, which is not empty.
+pub fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    let mut from = 0;
+    loop {
+        let place = from + find_byte(text.get(from..)?, what[0])?;
+        if text[place..].starts_with(what) {
+            return Some(place);
+        }
+        from = place + 1;
+    }
 }
 
 #[cfg(test)]
@@ -75,16 +60,10 @@ mod tests {
                 }
             }
         }
-        for byte in 0..=255 {
-            for place in 0..40 {
-                let mut text = *b"abcxyzABCXYZmMnNqQrabcxyzABCXYZmMnNqQrRs";
-                text[place] = byte;
-                let expected = if byte.is_ascii_alphabetic() { text.len() } else { place };
-                assert_eq!(letters(&text), expected, "{byte} {place}");
-            }
-        }
         assert_eq!(find_byte(b"", 10), None);
         assert_eq!(line_end(b"a\nb", 2), None);
         assert_eq!(line_end(b"a\nb\n", 2), Some(4));
+        assert_eq!(find(b"a</a></b>", b"</b"), Some(5));
+        assert_eq!(find(b"a</", b"</b"), None);
     }
 }

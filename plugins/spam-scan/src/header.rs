@@ -13,12 +13,26 @@ const MOST_NAME_BYTES: usize = 64;
 #[derive(Debug, Default)]
 pub struct Fields<'a> {
     pub from: Option<&'a [u8]>,
+    pub reply_to: Option<&'a [u8]>,
+    pub to: Option<&'a [u8]>,
+    pub cc: Option<&'a [u8]>,
     pub subject: Option<&'a [u8]>,
+    pub date: Option<&'a [u8]>,
     pub message_id: Option<&'a [u8]>,
+    /// X-Mailer or User-Agent.
+    pub mailer: Option<&'a [u8]>,
+    pub priority: Option<&'a [u8]>,
+    pub importance: Option<&'a [u8]>,
     pub content_type: Option<&'a [u8]>,
     pub encoding: Option<&'a [u8]>,
-    pub has_date: bool,
-    pub has_recipients: bool,
+    pub disposition: Option<&'a [u8]>,
+    pub has_outlook_priority: bool,
+    pub has_outlook_mime: bool,
+    pub has_mime_version: bool,
+    /// There is In-Reply-To or References, and it is not empty.
+    pub is_reply: bool,
+    /// Resent-To or Apparently-To.
+    pub has_other_recipients: bool,
     /// Distinct names of fields that speak as a spam scanner would.
     pub spam_fields: Vec<&'a str>,
 }
@@ -53,13 +67,26 @@ impl<'a> Fields<'a> {
     fn take(&mut self, name: &'a [u8], value: &'a [u8]) {
         let is = |expected: &str| name.eq_ignore_ascii_case(expected.as_bytes());
         match name.len() {
-            2 if is("to") || is("cc") => self.has_recipients = true,
+            2 if is("to") => first(&mut self.to, value),
+            2 if is("cc") => first(&mut self.cc, value),
             4 if is("from") => first(&mut self.from, value),
-            4 if is("date") => self.has_date = true,
+            4 if is("date") => first(&mut self.date, value),
             7 if is("subject") => first(&mut self.subject, value),
-            9 if is("resent-to") => self.has_recipients = true,
+            8 if is("reply-to") => first(&mut self.reply_to, value),
+            8 if is("x-mailer") => first(&mut self.mailer, value),
+            9 if is("resent-to") => self.has_other_recipients = true,
+            9 if is("x-mimeole") => self.has_outlook_mime = true,
             10 if is("message-id") => first(&mut self.message_id, value),
+            10 if is("user-agent") => first(&mut self.mailer, value),
+            10 if is("x-priority") => first(&mut self.priority, value),
+            10 if is("importance") => first(&mut self.importance, value),
+            10 if is("references") => self.is_reply |= !value.is_empty(),
+            11 if is("in-reply-to") => self.is_reply |= !value.is_empty(),
             12 if is("content-type") => first(&mut self.content_type, value),
+            12 if is("mime-version") => self.has_mime_version = true,
+            13 if is("apparently-to") => self.has_other_recipients = true,
+            17 if is("x-msmail-priority") => self.has_outlook_priority = true,
+            19 if is("content-disposition") => first(&mut self.disposition, value),
             25 if is("content-transfer-encoding") => first(&mut self.encoding, value),
             7.. if name[..7].eq_ignore_ascii_case(b"x-spam-") => self.take_spam_field(name),
             _ => {}
@@ -86,12 +113,14 @@ pub fn begins(value: Option<&[u8]>, expected: &str) -> bool {
 
 /// The boundary of a multipart's Content-Type.
 pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
-    let at = find_ignoring_case(content_type, b"boundary")? + b"boundary".len();
-    let rest = content_type[at..]
-        .trim_ascii_start()
-        .strip_prefix(b"=")?
-        .trim_ascii_start();
-    let boundary = match rest.strip_prefix(b"\"") {
+    parameter(content_type, b"boundary")
+}
+
+/// A parameter of a field (RFC 2045 §5.1), if it is there and not empty.
+pub fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let at = find_ignoring_case(field, name)? + name.len();
+    let rest = field[at..].trim_ascii_start().strip_prefix(b"=")?.trim_ascii_start();
+    let value = match rest.strip_prefix(b"\"") {
         Some(quoted) => &quoted[..quoted.iter().position(|byte| *byte == b'"')?],
         None => {
             &rest[..rest
@@ -100,9 +129,10 @@ pub fn boundary(content_type: &[u8]) -> Option<&[u8]> {
                 .unwrap_or(rest.len())]
         }
     };
-    (!boundary.is_empty()).then_some(boundary)
+    (!value.is_empty()).then_some(value)
 }
 
+/// Where `what` begins, in any case.
 pub fn find_ignoring_case(text: &[u8], what: &[u8]) -> Option<usize> {
     text.windows(what.len())
         .position(|window| window.eq_ignore_ascii_case(what))
@@ -125,7 +155,7 @@ mod tests {
         assert_eq!(offset, header.len());
         assert_eq!(fields.from, Some(&b"a@b.example"[..]));
         assert_eq!(fields.subject, Some(&b"one\r\n two"[..]));
-        assert!(fields.has_date && fields.has_recipients && fields.message_id.is_none());
+        assert!(fields.date.is_some() && fields.cc.is_some() && fields.message_id.is_none());
         assert_eq!(fields.spam_fields, ["X-Spam-Flag", "X-SPAM-Level"]);
     }
 
