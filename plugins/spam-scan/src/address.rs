@@ -191,7 +191,8 @@ fn look_at_recipients(fields: &Fields<'_>, from: Option<&Mailbox<'_>>, evidence:
     }
 
     let others = [to, fields.cc.unwrap_or_default()];
-    let mut beginnings: Vec<[u8; 3]> = Vec::new();
+    let mut beginnings = [[0; 3]; MOST_RECIPIENTS];
+    let mut named = 0;
     let mailboxes = others
         .iter()
         .flat_map(|field| field.split(|byte| *byte == b','))
@@ -200,13 +201,23 @@ fn look_at_recipients(fields: &Fields<'_>, from: Option<&Mailbox<'_>>, evidence:
     for mailbox in mailboxes.take(MOST_RECIPIENTS) {
         count += 1;
         if let Some(beginning) = mailbox.local.first_chunk::<3>() {
-            beginnings.push(beginning.map(|byte| byte.to_ascii_lowercase()));
+            beginnings[named] = beginning.map(|byte| byte.to_ascii_lowercase());
+            named += 1;
         }
     }
     evidence.hit(Rule::ToMany, count >= MANY_RECIPIENTS);
+    evidence.hit(
+        Rule::ToAlike,
+        named >= ALIKE_RECIPIENTS && are_alike(&mut beginnings[..named], count),
+    );
+}
+
+/// Whether half of `count` recipients, and no fewer than [`ALIKE_RECIPIENTS`], have names that begin alike.
+#[cold]
+fn are_alike(beginnings: &mut [[u8; 3]], count: usize) -> bool {
     beginnings.sort_unstable();
     let alike = beginnings.chunk_by(PartialEq::eq).map(<[_]>::len).max().unwrap_or(0);
-    evidence.hit(Rule::ToAlike, alike >= ALIKE_RECIPIENTS && alike * 2 >= count);
+    alike >= ALIKE_RECIPIENTS && alike * 2 >= count
 }
 
 /// The domain with which `text` begins.

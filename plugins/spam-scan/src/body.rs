@@ -74,8 +74,9 @@ impl Body {
         reader: &mut Reader<'_, impl Words>,
     ) {
         let sender = fields.from.and_then(Mailbox::of).map_or(&b""[..], |from| from.domain);
-        self.counts.links = Links::of(sender);
-        self.markup.links = Links::of(sender);
+        let links = Links::of(sender);
+        self.counts.links = links;
+        self.markup.links = links;
         self.read_part(fields, body, 0, evidence, reader);
         self.tell(evidence);
         evidence.weigh_phrases(self.counts.words);

@@ -134,8 +134,9 @@ pub fn parameter<'a>(field: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
 
 /// Where `what` begins, in any case.
 pub fn find_ignoring_case(text: &[u8], what: &[u8]) -> Option<usize> {
+    let first = what.first()?.to_ascii_lowercase();
     text.windows(what.len())
-        .position(|window| window.eq_ignore_ascii_case(what))
+        .position(|window| window[0].to_ascii_lowercase() == first && window.eq_ignore_ascii_case(what))
 }
 
 fn first<'a>(slot: &mut Option<&'a [u8]>, value: &'a [u8]) {

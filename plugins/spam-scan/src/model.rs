@@ -86,22 +86,34 @@ impl<'a> Model<'a> {
     pub fn tally(&self) -> Tally<'_> {
         Tally {
             model: self,
-            seen: vec![0; 1 << (self.log - 5)],
+            seen: Vec::new(),
             sum: 0,
             known: 0,
         }
     }
 
-    /// Where a word is, and its weight, if the model knows it.
+    /// False: the model does not know this word, as it does not know most. True: it may.
     #[inline]
+    fn may_know(&self, hash: u32) -> bool {
+        // Both places that it may have are four bytes in a row: one look and one branch.
+        let place = (hash >> (32 - self.log)) as usize & !1;
+        let Some(both) = self.words.get(2 * place..2 * place + 4) else {
+            return false;
+        };
+        let both = u32::from_le_bytes([both[0], both[1], both[2], both[3]]);
+        let differs = (both ^ (u32::from(hash as u8) * 0x1_0001)) & 0xff_00ff;
+        // What is zero in it borrows.
+        differs.wrapping_sub(0x1_0001) & 0x8000_8000 != 0
+    }
+
+    /// Where a word is, and its weight, if the model knows it.
     fn find(&self, hash: u32) -> Option<(usize, i8)> {
         let first = (hash >> (32 - self.log)) as usize;
-        let [first, second] = [first, first ^ 1].map(|place| (place, self.words[2 * place], self.words[2 * place + 1]));
-        let fingerprint = hash as u8;
-        let matches = |(place, other, weight): (usize, u8, u8)| {
-            (other == fingerprint && weight != 0).then_some((place, weight as i8))
-        };
-        matches(first).or_else(|| matches(second))
+        let weight = |place: usize| self.words[2 * place + 1] as i8;
+        [first, first ^ 1]
+            .into_iter()
+            .find(|place| self.words[2 * place] == hash as u8 && weight(*place) != 0)
+            .map(|place| (place, weight(place)))
     }
 }
 
@@ -109,7 +121,7 @@ impl<'a> Model<'a> {
 #[derive(Debug)]
 pub struct Tally<'m> {
     model: &'m Model<'m>,
-    /// A bit for each place.
+    /// A bit for each place; empty until a word is known. The text of many a message (a test, a report, another language) has none.
     seen: Vec<u32>,
     sum: i32,
     known: u32,
@@ -118,19 +130,31 @@ pub struct Tally<'m> {
 impl Words for Tally<'_> {
     #[inline]
     fn take(&mut self, hash: u32) {
-        if let Some((place, weight)) = self.model.find(hash) {
-            let bit = 1 << (place % 32);
-            let seen = &mut self.seen[place / 32];
-            if *seen & bit == 0 {
-                *seen |= bit;
-                self.sum += i32::from(weight);
-                self.known += 1;
-            }
+        if self.model.may_know(hash) {
+            self.count(hash);
         }
     }
 }
 
 impl Tally<'_> {
+    /// Counts a word that the model may know. Not inlined, to leave the way of the others short.
+    #[inline(never)]
+    fn count(&mut self, hash: u32) {
+        let Some((place, weight)) = self.model.find(hash) else {
+            return;
+        };
+        if self.seen.is_empty() {
+            self.seen = vec![0; (1 << self.model.log) / 32 + 1];
+        }
+        let bit = 1 << (place % 32);
+        let seen = &mut self.seen[place / 32];
+        if *seen & bit == 0 {
+            *seen |= bit;
+            self.sum += i32::from(weight);
+            self.known += 1;
+        }
+    }
+
     /// Points of the words, in hundredths: a long text has more of them, and is no more spam for it, so they count by the root of their number.
     pub fn points(&self) -> i32 {
         let points = f64::from(self.sum) * f64::from(self.model.unit) / f64::from(self.known.max(1)).sqrt();

@@ -77,9 +77,10 @@ pub fn look(fields: &Fields<'_>, evidence: &mut Evidence) {
     evidence.hit(Rule::MailerWithoutMime, outlook_express && !fields.has_outlook_mime);
     evidence.hit(
         Rule::MailerBulk,
-        BULK_MAILERS
-            .iter()
-            .any(|bulk| find_ignoring_case(mailer, bulk).is_some()),
+        fields.mailer.is_some()
+            && BULK_MAILERS
+                .iter()
+                .any(|bulk| find_ignoring_case(mailer, bulk).is_some()),
     );
     evidence.hit(Rule::MailerOdd, fields.mailer.is_some() && is_no_name(mailer));
 

@@ -88,67 +88,95 @@ pub fn read(text: &[u8], at: usize) -> Word {
 fn read_any(text: &[u8], at: usize) -> Word {
     let starts = |place: usize| text.get(at + place).map_or(0, |byte| CLASS[usize::from(*byte)]);
     let capitals = starts(0) & starts(1) & CAPITAL != 0;
-    let run = letters(&text[at..]);
-    if run > MOST_WORD_BYTES {
-        let mut end = at + run;
-        while text
-            .get(end)
-            .is_some_and(|byte| CLASS[usize::from(*byte)] & IN_WORD != 0)
-        {
-            end += 1 + letters(&text[end + 1..]);
-        }
-        return Word {
-            hash: 0,
-            end,
-            capitals,
-            mixed: false,
-            eight_bit: 0,
-            too_long: true,
-        };
-    }
     let mut builder = Builder::new();
     let mut end = at;
-    // 0: at the beginning, 1: letters, 2: then digits, 3: then letters again.
-    let mut shape = 0;
-    while builder.length < MOST_WORD_BYTES {
-        let Some(chunk) = text.get(end..).and_then(<[u8]>::first_chunk::<CHUNK>) else {
-            break;
-        };
-        let chunk = u64::from_le_bytes(*chunk);
-        if leading_letters(chunk) < CHUNK {
-            break;
-        }
-        builder.push_letters(chunk);
-        shape = 1;
-        end += CHUNK;
-    }
+    let mut shape = Shape::Empty;
+    let mut only_letters = true;
     let mut eight_bit = 0;
-    while let Some(byte) = text.get(end) {
+    while builder.length < MOST_WORD_BYTES {
+        // Most of what is long is letters, so those are taken by the run, wherever it begins.
+        if let Some(chunk) = text.get(end..).and_then(<[u8]>::first_chunk::<CHUNK>) {
+            let chunk = u64::from_le_bytes(*chunk);
+            let run = leading_letters(chunk).min(MOST_WORD_BYTES - builder.length);
+            if run > 0 {
+                builder.push_letters(chunk, run);
+                shape = shape.then_letter();
+                end += run;
+                continue;
+            }
+        }
+        let Some(byte) = text.get(end) else { break };
         let class = CLASS[usize::from(*byte)];
         if class & IN_WORD == 0 {
             break;
         }
-        if builder.length >= MOST_WORD_BYTES {
-            end += 1 + letters(&text[end + 1..]);
-            continue;
+        if class & LETTER != 0 {
+            shape = shape.then_letter();
+        } else {
+            only_letters = false;
+            if class & DIGIT != 0 {
+                shape = shape.then_digit();
+            }
         }
-        shape = match (shape, class & (LETTER | DIGIT)) {
-            (0, other) if other & LETTER != 0 => 1,
-            (1, DIGIT) => 2,
-            (2, other) if other & LETTER != 0 => 3,
-            (shape, _) => shape,
-        };
         eight_bit += u32::from(*byte >= 0x80);
         builder.push(*byte);
         end += 1;
     }
+    let is_full = builder.length == MOST_WORD_BYTES;
+    let too_long = is_full
+        && only_letters
+        && text
+            .get(end)
+            .is_some_and(|byte| CLASS[usize::from(*byte)] & LETTER != 0);
+    if is_full {
+        end = end_of_word(text, end);
+    }
     Word {
-        hash: builder.hash(),
+        hash: if too_long { 0 } else { builder.hash() },
         end,
         capitals,
-        mixed: shape == 3 && builder.length < MOST_WORD_BYTES,
+        mixed: shape == Shape::Mixed && !is_full,
         eight_bit,
-        too_long: false,
+        too_long,
+    }
+}
+
+/// What came in a word so far.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shape {
+    Empty,
+    Letters,
+    /// Letters, then digits.
+    Digits,
+    /// Letters, then digits, then letters.
+    Mixed,
+}
+
+impl Shape {
+    const fn then_letter(self) -> Self {
+        match self {
+            Self::Empty => Self::Letters,
+            Self::Digits => Self::Mixed,
+            other => other,
+        }
+    }
+
+    const fn then_digit(self) -> Self {
+        match self {
+            Self::Letters => Self::Digits,
+            other => other,
+        }
+    }
+}
+
+/// The end of a word that goes on at `end`, or ends there.
+fn end_of_word(text: &[u8], mut end: usize) -> usize {
+    loop {
+        end += letters(&text[end..]);
+        match text.get(end) {
+            Some(byte) if CLASS[usize::from(*byte)] & IN_WORD != 0 => end += 1,
+            _ => return end,
+        }
     }
 }
 
@@ -202,10 +230,18 @@ impl Builder {
         }
     }
 
-    /// Takes eight letters, when a multiple of eight bytes was taken.
-    fn push_letters(&mut self, letters: u64) {
-        self.state = mix(self.state, letters | SMALL);
-        self.length += CHUNK;
+    /// Takes the first `run` of these eight bytes, which are letters: 1 to 8.
+    fn push_letters(&mut self, bytes: u64, run: usize) {
+        let letters = (bytes | SMALL) & (u64::MAX >> ((CHUNK - run) * 8));
+        let filled = self.length % CHUNK;
+        self.chunk |= letters << (filled * 8);
+        if filled + run >= CHUNK {
+            self.state = mix(self.state, self.chunk);
+            // Those that had no room; all had it if nothing was there before.
+            self.chunk = letters.checked_shr(((CHUNK - filled) * 8) as u32).unwrap_or(0);
+        }
+        self.length += run;
+        self.after_digit = false;
     }
 
     const fn hash(&self) -> u32 {
@@ -295,6 +331,9 @@ mod tests {
             ("abcdefgh", "ABCDEFGH"),
             ("abcdefghijklmnop", "AbcdefghijklmnoP"),
             ("viagra2x", "Viagra77x"),
+            ("0abcdefghijklm", "123ABCDEFGHIJKLM"),
+            ("abc0defghijklmnopqrstuvw", "Abc12Defghijklmnopqrstuvwxyz"),
+            ("rocknrollersandthelike", "Rock'n'Rollersandthelike"),
         ];
         for (one, other) in cases {
             let alone = hash(one.as_bytes());
