@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 /// Each module of the daemon, and the others that it may name outside of its unit tests.
-const ARROWS: [(&str, &str); 27] = [
+const ARROWS: [(&str, &str); 28] = [
     ("admin", "message metrics"),
     (
         "app",
@@ -18,7 +18,7 @@ const ARROWS: [(&str, &str); 27] = [
         "auth config dkim listener maillog message metrics policy relay spool tls",
     ),
     ("delivery", "config dns maillog message metrics spool"),
-    ("dkim", "config message tls"),
+    ("dkim", "config message tls work"),
     ("dns", "config"),
     ("journal", "maillog message metrics policy"),
     ("lib", ""),
@@ -31,7 +31,7 @@ const ARROWS: [(&str, &str); 27] = [
     ("main", ""),
     ("message", ""),
     ("metrics", "message tls"),
-    ("policy", "auth config dkim dns message slice"),
+    ("policy", "auth config dkim dns message slice work"),
     ("project", "policy"),
     ("proxy", ""),
     ("regular", ""),
@@ -40,6 +40,7 @@ const ARROWS: [(&str, &str); 27] = [
     ("spool", "message slice"),
     ("supervisor", "config maillog regular worker_link"),
     ("tls", "config message"),
+    ("work", ""),
     ("worker_link", "admin config tls"),
 ];
 

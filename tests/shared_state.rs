@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpListener;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
@@ -16,10 +18,14 @@ const CLIENTS: usize = 6;
 
 /// A relay whose limits are in this server.
 fn relay(redis: &Redis, when_state_is_gone: &str, top: &str) -> Relay {
+    relay_at(&redis.url(), when_state_is_gone, top)
+}
+
+fn relay_at(url: &str, when_state_is_gone: &str, top: &str) -> Relay {
     let limit = format!("count = \"messages\", per = \"address\", rate = {LIMIT}, per_seconds = 86_400_000");
     let config = format!("[plugin.config]\nwhen_state_is_gone = \"{when_state_is_gone}\"\nlimits = [{{ {limit} }}]\n");
     Setup::new()
-        .top(&format!("state = \"{}\"\n{top}", redis.url()))
+        .top(&format!("state = \"{url}\"\n{top}"))
         .plugin("rate-limit", &plugin("rate-limit"), "\"state\"", &config)
         .start()
 }
@@ -184,4 +190,28 @@ fn a_relay_starts_without_its_state_server_and_with_a_password() {
     let (accepted, refusal) = until_refused(&relay);
     assert_eq!(accepted, 1);
     assert!(refusal.contains("Too many messages"), "{refusal}");
+}
+
+#[test]
+fn who_answers_nonsense_is_no_state_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("redis://{}", listener.local_addr().expect("it is bound"));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a client");
+            // A mail server, which has something to say to each line.
+            thread::spawn(move || {
+                let mut heard = [0; 1024];
+                while matches!(stream.read(&mut heard), Ok(1..)) && stream.write_all(b"500 Error\r\n").is_ok() {}
+            });
+        }
+    });
+    let strict = relay_at(&url, "defer", "");
+    strict.logged(&["the state server is gone"]);
+    let deferred = one_message(&strict);
+    assert!(deferred.starts_with("451 4.3.0"), "{deferred}");
+    let lenient = relay_at(&url, "allow", "");
+    lenient.logged(&["the state server is gone"]);
+    let passed = one_message(&lenient);
+    assert!(passed.starts_with("354"), "{passed}");
 }

@@ -3,6 +3,7 @@
 Never: touches a server of the system. Fails with PeerError, which says what to do.
 """
 
+import json
 import os
 import shutil
 import signal
@@ -29,33 +30,24 @@ ns A 127.0.0.1
 2.0.0.127 A 127.0.0.2
 """
 
-# Grants and configuration with which each reference plugin has its usual work to do on every message, but lets
-# everything pass: its cost is what is measured.
+# Plugins as tables of a configuration. Each of these has its usual work to do on every message, but lets everything
+# pass: its cost is what is measured.
+ENOUGH = 1_000_000
 PLUGINS = {
-    "auth-relay": (
-        ["credentials", "relay"],
-        """\
-allow_trusted_networks = true
-""",
-    ),
-    "rate-limit": (
-        ["state"],
-        """\
-limits = [
-    { count = "connections", per = "address", rate = 1000000, per_seconds = 1 },
-    { count = "messages", per = "network", rate = 1000000, per_seconds = 1 },
-    { count = "recipients", per = "sender-domain", rate = 1000000, per_seconds = 1 },
-]
-""",
-    ),
-    "rbl": (
-        ["dns"],
-        f"""\
-lists = [{{ zone = "{BLOCK_LIST}", weight = 1 }}]
-""",
-    ),
+    "auth-relay": {"grants": ["credentials", "relay"], "config": {"allow_trusted_networks": True}},
+    "rate-limit": {
+        "grants": ["state"],
+        "config": {
+            "limits": [
+                {"count": "connections", "per": "address", "rate": ENOUGH, "per_seconds": 1},
+                {"count": "messages", "per": "network", "rate": ENOUGH, "per_seconds": 1},
+                {"count": "recipients", "per": "sender-domain", "rate": ENOUGH, "per_seconds": 1},
+            ]
+        },
+    },
+    "rbl": {"grants": ["dns"], "config": {"lists": [{"zone": BLOCK_LIST, "weight": 1}]}},
     # Its defaults score every message, and only tag.
-    "spam-scan": (["read-message", "edit-message"], ""),
+    "spam-scan": {"grants": ["read-message", "edit-message"]},
 }
 
 
@@ -90,14 +82,17 @@ class PostfixRelay:
 
 
 class GatepostRelay:
-    """Gatepost with its defaults, and some of the reference plugins."""
+    """Gatepost with its defaults, and some of the reference plugins: tables by name, asked in this order. `more` are
+    further tables of the configuration."""
 
     name = "Gatepost"
 
-    def __init__(self, directory, binary, sink_port, dns_port, plugins):
+    def __init__(self, directory, binary, sink_port, dns_port, plugins, more=""):
         self.directory = directory
         self.binary = binary
         self.plugins = plugins
+        self.more = more
+        self.trusted = []
         self.port = private.free_port()
         self.sink_port = sink_port
         self.dns_port = dns_port
@@ -162,6 +157,7 @@ class GatepostRelay:
 hostname = "gatepost.peer.test"
 state_dir = "{self.directory}/state"
 relay_domains = ["{DOMAIN}"]
+trusted_networks = {toml(self.trusted)}
 
 [[listener]]
 name = "smtp"
@@ -173,20 +169,30 @@ next_hop = "smtp://127.0.0.1:{self.sink_port}"
 
 [dns]
 servers = ["127.0.0.1:{self.dns_port}"]
+
+{self.more}
 """
-        for name in self.plugins:
-            grants, settings = PLUGINS[name]
+        for name, table in self.plugins.items():
             # A copy, because the repository may be where the worker's user cannot reach it.
             file = shutil.copy(os.path.join(ROOT, "target/plugins", f"{name}.wasm"), self.directory)
-            names = ", ".join(f'"{grant}"' for grant in grants)
-            text += f'\n[[plugin]]\nname = "{name}"\nfile = "{file}"\ngrants = [{names}]\n'
-            if settings:
-                text += f"[plugin.config]\n{settings}"
+            text += "\n[[plugin]]\n"
+            for key, value in {**table, "name": name, "file": file}.items():
+                text += f"{key} = {toml(value)}\n"
         return text
 
 
-def name_server(directory):
-    return Nsd(directory, private.free_port(), {BLOCK_LIST: BLOCK_LIST_ZONE})
+def toml(value):
+    """A value of a TOML file, on one line."""
+    if isinstance(value, dict):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {toml(inner)}" for key, inner in value.items()) + " }"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(toml, value)) + "]"
+    # Strings, numbers and booleans are written alike in both.
+    return json.dumps(value)
+
+
+def name_server(directory, zones):
+    return Nsd(directory, private.free_port(), {BLOCK_LIST: BLOCK_LIST_ZONE, **zones})
 
 
 def tree(root):

@@ -26,4 +26,5 @@ mod slice;
 pub mod spool;
 pub mod supervisor;
 pub mod tls;
+mod work;
 pub mod worker_link;

@@ -1,5 +1,6 @@
-//! Real servers for a test's own use: Postfix, NSD and clamd in a folder and on a port of their own, ended with their value.
+//! Real servers for a test's own use: Postfix, NSD, clamd, rspamd and spamd in a folder and on a port of their own, ended with their value.
 
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
@@ -252,5 +253,176 @@ impl Drop for Clamd {
     fn drop(&mut self) {
         let _ = self.process.kill();
         let _ = self.process.wait();
+    }
+}
+
+/// A server that was started in the foreground, in a folder of its own, at a TCP port and perhaps a Unix socket; ended with its value.
+struct Daemon {
+    dir: tempfile::TempDir,
+    address: SocketAddr,
+    process: Child,
+}
+
+impl Daemon {
+    /// `command` is given the folder and the address. Waits until `is_up`.
+    fn start(name: &str, command: impl Fn(&Path, SocketAddr) -> Command, is_up: impl Fn(SocketAddr) -> bool) -> Daemon {
+        let dir = tempfile::Builder::new()
+            .prefix(&format!("gatepost-{name}-"))
+            .tempdir()
+            .expect("a folder for the server");
+        // The relay's worker and the server itself may be other users.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("the folder's mode");
+        let address = free_address();
+        let log = || {
+            std::fs::File::options()
+                .create(true)
+                .append(true)
+                .open(dir.path().join("log"))
+        };
+        let mut command = command(dir.path(), address);
+        let path = std::env::var("PATH").unwrap_or_default();
+        let process = command
+            .env("PATH", format!("{path}:/usr/sbin:/sbin"))
+            .stdin(Stdio::null())
+            .stdout(log().expect("a log"))
+            .stderr(log().expect("a log"))
+            .spawn()
+            .expect(name);
+        let mut daemon = Daemon { dir, address, process };
+        until(&format!("{name} is up"), || {
+            if let Ok(Some(status)) = daemon.process.try_wait() {
+                let log = std::fs::read_to_string(daemon.dir.path().join("log")).unwrap_or_default();
+                panic!("{name} ended with {status}:\n{log}");
+            }
+            is_up(address)
+        });
+        daemon
+    }
+
+    fn stop(&mut self) {
+        // Both have children, which end with a parent that is asked to end.
+        if let Ok(None) = self.process.try_wait() {
+            let process = nix::unistd::Pid::from_raw(self.process.id().cast_signed());
+            nix::sys::signal::kill(process, nix::sys::signal::Signal::SIGTERM).expect("kill");
+            self.process.wait().expect("wait");
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The text that scanners take for spam so that they can be tried (GTUBE), in two parts, lest this file is taken for it.
+pub const GTUBE: [&str; 2] = [
+    "XJS*C4JDBQADN1.NSBN3*2IDNEN*",
+    "GTUBE-STANDARD-ANTI-UBE-TEST-EMAIL*C.34X",
+];
+
+/// An rspamd with Debian's rules, without a network: its name server is nowhere, and it has no Redis.
+pub struct Rspamd(Daemon);
+
+impl Rspamd {
+    /// `None` if it cannot be had here.
+    pub fn start() -> Option<Rspamd> {
+        if !peer("rspamd") {
+            return None;
+        }
+        let command = |dir: &Path, address: SocketAddr| {
+            let (path, config) = (dir.display(), dir.join("rspamd.conf"));
+            let text = format!(
+                r#".include "/etc/rspamd/common.conf"
+options {{
+    filters = "chartable,dkim,regexp";
+    control_socket = "{path}/control.sock mode=0600";
+    cache_file = "{path}/symbols.cache";
+    hs_cache_dir = "{path}";
+    tempdir = "{path}";
+    url_tld = "{path}/tld";
+    dns {{ nameserver = ["127.0.0.1:9"]; timeout = 0.1s; retransmits = 1; }}
+    local_addrs = [127.0.0.0/8];
+}}
+logging {{ type = "console"; level = "info"; }}
+worker "normal" {{ bind_socket = "{address}"; bind_socket = "{path}/rspamd.sock mode=0666"; count = 1; }}
+"#
+            );
+            std::fs::write(&config, text).expect("a configuration");
+            // The whole list of public suffixes takes it a quarter of a minute.
+            std::fs::write(dir.join("tld"), "com\nnet\norg\ntest\n").expect("a list");
+            let mut command = Command::new("rspamd");
+            command.args(["--no-fork", "--insecure", "--pid"]).arg(dir.join("pid"));
+            command.arg("--config").arg(config);
+            if nix::unistd::Uid::effective().is_root() {
+                command.args(["--user", "nobody", "--group", "nogroup"]);
+            }
+            command
+        };
+        // It listens before it has read its rules.
+        let is_up = |address| {
+            let asked = TcpStream::connect(address).and_then(|mut stream| {
+                stream.set_read_timeout(Some(std::time::Duration::from_secs(1)))?;
+                stream.write_all(b"GET /ping HTTP/1.1\r\nHost: rspamd\r\nConnection: close\r\n\r\n")?;
+                let mut answer = String::new();
+                stream.read_to_string(&mut answer)?;
+                Ok(answer)
+            });
+            asked.is_ok_and(|answer| answer.contains("pong"))
+        };
+        Some(Rspamd(Daemon::start("rspamd", command, is_up)))
+    }
+
+    /// As endpoints of a configuration: by its Unix socket, and by TCP.
+    pub fn endpoints(&self) -> [String; 2] {
+        let socket = self.0.dir.path().join("rspamd.sock");
+        [
+            format!("unix:{}", socket.display()),
+            format!("tcp://{}", self.0.address),
+        ]
+    }
+
+    /// Everything that it logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.0.dir.path().join("log")).unwrap_or_default()
+    }
+
+    /// Ends it; its address stays its own.
+    pub fn stop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// A spamd with Debian's rules that asks nobody.
+pub struct Spamd(Daemon);
+
+impl Spamd {
+    /// `None` if it cannot be had here.
+    pub fn start() -> Option<Spamd> {
+        if !peer("spamd") {
+            return None;
+        }
+        let command = |dir: &Path, address: SocketAddr| {
+            let mut command = Command::new("spamd");
+            command.args(["--local", "--nouser-config", "--max-children=2", "--syslog=stderr"]);
+            command
+                .args(["--listen", &address.to_string(), "--helper-home-dir"])
+                .arg(dir);
+            if nix::unistd::Uid::effective().is_root() {
+                command.args(["--username", "nobody"]);
+            }
+            command
+        };
+        let is_up = |address| TcpStream::connect(address).is_ok();
+        Some(Spamd(Daemon::start("spamd", command, is_up)))
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("tcp://{}", self.0.address)
+    }
+
+    /// Ends it; its address stays its own.
+    pub fn stop(&mut self) {
+        self.0.stop();
     }
 }

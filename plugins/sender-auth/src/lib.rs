@@ -59,7 +59,7 @@ impl OnMessage for SenderAuth {
         let found = Found {
             checks: &checks,
             policy: policy.as_ref(),
-            client: session.peer().address,
+            session,
         };
         let answer = self.judge(&found, || authentication::arc_sets(session, message));
         if !matches!(answer.decision, Decision::Pass) {
@@ -73,10 +73,15 @@ impl OnMessage for SenderAuth {
 struct Found<'a> {
     checks: &'a [Check],
     policy: Option<&'a DmarcPolicy>,
-    client: String,
+    session: &'a Session,
 }
 
 impl Found<'_> {
+    /// The client's address.
+    fn client(&self) -> String {
+        self.session.peer().address
+    }
+
     /// Status and subject of the one check of this method.
     fn of(&self, method: &str) -> (Status, &str) {
         let check = self.checks.iter().find(|check| check.method == method);
@@ -100,6 +105,10 @@ impl SenderAuth {
         let authenticated = || session.identity().is_some();
         let trusted = || session.peer().trusted;
         !self.0.check_authenticated && authenticated() || !self.0.check_trusted_networks && trusted()
+    }
+
+    fn is_forwarder(&self, found: &Found<'_>) -> bool {
+        !self.0.forwarders.is_empty() && self.0.is_forwarder(&found.client())
     }
 
     fn judge(&self, found: &Found<'_>, arc_sets: impl FnOnce() -> Vec<authentication::ArcSet>) -> Answer {
@@ -154,8 +163,8 @@ impl SenderAuth {
         if mode == Mode::Ignore {
             return Answer::pass();
         }
-        if self.0.is_forwarder(&found.client) {
-            let detail = format!("{} is in `forwarders`; {}", found.client, found.in_words());
+        if self.is_forwarder(found) {
+            let detail = format!("{} is in `forwarders`; {}", found.client(), found.in_words());
             return Answer::pass().because("trusted-forwarder", detail, "");
         }
         if !self.0.arc_sealers.is_empty()
@@ -196,10 +205,10 @@ impl SenderAuth {
 
     /// SPF on its own: where DMARC has not passed.
     fn judge_spf(&self, found: &Found<'_>, mode: Mode) -> Answer {
-        if self.0.spf_fail == SpfFail::Tag || mode == Mode::Ignore || self.0.is_forwarder(&found.client) {
+        if self.0.spf_fail == SpfFail::Tag || mode == Mode::Ignore || self.is_forwarder(found) {
             return Answer::pass();
         }
-        let client = &found.client;
+        let client = found.client();
         match found.of("spf") {
             (Status::Fail, domain) => {
                 let text = format!("Message refused: {domain} does not let {client} send its mail (spf-fail)");

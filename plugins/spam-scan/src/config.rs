@@ -17,6 +17,9 @@ pub const MOST_BODY_BYTES: u32 = 192 * 1024;
 /// Points above which a number is a mistake.
 const MOST_POINTS: f64 = 1000.0;
 
+/// The highest weight of another scanner.
+const MOST_WEIGHT: Points = Points(1000);
+
 /// Bytes of a phrase of one's own.
 const MOST_PHRASE_BYTES: usize = 64;
 /// Phrases of one's own.
@@ -42,6 +45,77 @@ pub struct Config {
     pub body_bytes: u32,
     /// Whether `X-Spam-Flag` and `X-Spam-Score` are added to every message.
     pub always_score: bool,
+    /// If and how rspamd is asked.
+    pub rspamd: Option<Scanner>,
+    /// If and how spamd is asked.
+    pub spamd: Option<Scanner>,
+}
+
+/// How another scanner is asked, as written.
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Scanner {
+    /// How much of its score counts: at 1, what it takes for spam is worth `tag`.
+    pub weight: Points,
+    /// What happens to a message about which it says nothing of use.
+    pub unavailable: Unavailable,
+    /// Bytes of a message about which it is still asked.
+    pub max_bytes: u64,
+    /// It is asked only if the points without it are no fewer than the first and no more than the second.
+    pub between: Option<(Points, Points)>,
+    /// Whether it is asked about mail of clients that did not authenticate.
+    pub inbound: bool,
+    /// Whether it is asked about mail of authenticated users.
+    pub outbound: bool,
+}
+
+impl Default for Scanner {
+    fn default() -> Self {
+        Self {
+            weight: Points(100),
+            unavailable: Unavailable::Accept,
+            // As spamc has it: spam is seldom larger.
+            max_bytes: 500 * 1024,
+            between: None,
+            inbound: true,
+            outbound: true,
+        }
+    }
+}
+
+/// What happens to a message about which a scanner says nothing of use.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Unavailable {
+    Accept,
+    Defer,
+}
+
+impl Scanner {
+    fn check(&self, key: &str) -> Result<(), String> {
+        if !(1..=MOST_WEIGHT.0).contains(&self.weight.0) {
+            return Err(format!(
+                "{key}.weight: must be from 0.01 to {}",
+                f64::from(MOST_WEIGHT.0) / 100.0
+            ));
+        }
+        if self.max_bytes == 0 {
+            return Err(format!(
+                "{key}.max_bytes: 0 would ask about nothing: write a number of bytes"
+            ));
+        }
+        if self.between.is_some_and(|(least, most)| least > most) {
+            return Err(format!(
+                "{key}.between: the first number is above the second: write [LEAST, MOST]"
+            ));
+        }
+        if !self.inbound && !self.outbound {
+            return Err(format!(
+                "{key}.inbound, {key}.outbound: both are false, so it would never be asked: leave [plugin.config.{key}] out, or set one to true"
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// Thresholds for mail of authenticated users, as written. What is not written is as for other mail.
@@ -64,6 +138,8 @@ impl Default for Config {
             phrases: BTreeMap::new(),
             body_bytes: 64 * 1024,
             always_score: false,
+            rspamd: None,
+            spamd: None,
         }
     }
 }
@@ -122,6 +198,8 @@ pub struct Settings {
     pub own: Option<Box<Phrases<OWN_PLACES>>>,
     /// For each phrase of one's own its points, in hundredths.
     pub worth: Vec<i32>,
+    pub rspamd: Option<Scanner>,
+    pub spamd: Option<Scanner>,
 }
 
 /// Checks what is written.
@@ -153,6 +231,9 @@ pub fn check(config: Config) -> Result<Settings, String> {
             return Err(format!("{key}: must be above 0, or every message would meet it"));
         }
     }
+    for (key, scanner) in [("rspamd", &config.rspamd), ("spamd", &config.spamd)] {
+        scanner.as_ref().map_or(Ok(()), |scanner| scanner.check(key))?;
+    }
     let mut weights: Vec<i32> = (0..RULES.len()).map(|place| model.rule(place)).collect();
     for (name, points) in &config.weights {
         weights[name.0] = points.0;
@@ -176,6 +257,8 @@ pub fn check(config: Config) -> Result<Settings, String> {
         model,
         own: own_phrases(&config.phrases)?,
         worth: config.phrases.values().map(|points| points.0).collect(),
+        rspamd: config.rspamd,
+        spamd: config.spamd,
     })
 }
 

@@ -18,20 +18,27 @@ pub mod header;
 mod html;
 mod links;
 pub mod model;
+mod opinion;
 mod origin;
 mod phrase_list;
 mod phrases;
 pub mod rules;
 mod score;
+mod second;
 mod subject;
 mod text;
 mod word;
 
+use std::convert::Infallible;
+
 use gatepost_sdk::prelude::*;
 
-use config::{Config, Settings, Thresholds};
+pub use config::Config;
+use config::{Settings, Thresholds};
 use header::Fields;
+use opinion::Opinion;
 use score::{Score, decimal};
+pub use second::SecondOpinion;
 
 /// Bytes of a header that are read if the body is as long as is read of it, or longer.
 const HEADER_BYTES: u32 = 32 * 1024;
@@ -43,26 +50,45 @@ impl Policy for SpamScan {
     type Config = Config;
 
     fn new(config: Config) -> Result<Self, String> {
-        config::check(config).map(Self)
+        let settings = config::check(config)?;
+        if settings.rspamd.is_some() || settings.spamd.is_some() {
+            return Err("rspamd, spamd: spam-scan asks nobody: load spam-opinion in its place, which does".to_owned());
+        }
+        Ok(Self(settings))
     }
 }
 
 impl OnMessage for SpamScan {
     fn on_message(&self, session: &Session, message: &Message) -> Answer {
-        let text = message.read(0, HEADER_BYTES + self.0.body_bytes);
-        // Who sends is a crossing: asked only if it matters.
-        let outbound = self.0.outbound.as_ref().filter(|_| session.identity().is_some());
-        self.scan(&text, outbound.unwrap_or(&self.0.inbound))
+        let nobody = |_| Ok::<_, Infallible>(Vec::new());
+        let Ok(answer) = self.scan(message, self.thresholds(session), nobody);
+        answer
     }
 }
 
 impl SpamScan {
-    /// The answer for a message of which at least the header is given.
-    fn scan(&self, message: &[u8], thresholds: &Thresholds) -> Answer {
-        let (fields, offset) = header::read(message);
-        let body = &message[offset..];
-        let score = Score::of(&self.0, &fields, &body[..body.len().min(self.0.body_bytes as usize)]);
-        self.answer(&fields, &score, thresholds)
+    /// Who sends is a crossing: asked only if it matters.
+    fn thresholds(&self, session: &Session) -> &Thresholds {
+        let outbound = self.0.outbound.as_ref().filter(|_| session.identity().is_some());
+        outbound.unwrap_or(&self.0.inbound)
+    }
+
+    /// The answer for a message. `opinions` says, given its own points, what others think of it.
+    ///
+    /// # Errors
+    /// Those of `opinions`.
+    fn scan<E>(
+        &self,
+        message: &Message,
+        thresholds: &Thresholds,
+        opinions: impl FnOnce(i32) -> Result<Vec<Opinion>, E>,
+    ) -> Result<Answer, E> {
+        let text = message.read(0, HEADER_BYTES + self.0.body_bytes);
+        let (fields, offset) = header::read(&text);
+        let body = &text[offset..];
+        let mut score = Score::of(&self.0, &fields, &body[..body.len().min(self.0.body_bytes as usize)]);
+        score.add(opinions(score.total)?);
+        Ok(self.answer(&fields, &score, thresholds))
     }
 
     fn answer(&self, fields: &Fields<'_>, score: &Score, thresholds: &Thresholds) -> Answer {
@@ -110,6 +136,7 @@ impl SpamScan {
     }
 }
 
+#[cfg(feature = "component")]
 gatepost_sdk::export!(SpamScan: on_message);
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::config::Settings;
 use crate::evidence::Evidence;
 use crate::header::Fields;
+use crate::opinion::Opinion;
 use crate::rules::RULES;
 
 /// Reasons that a report names.
@@ -22,6 +23,7 @@ pub struct Score {
     forms: i32,
     /// Points of own phrases, in hundredths.
     own: i32,
+    opinions: Vec<Opinion>,
     /// The sum, in hundredths.
     pub total: i32,
 }
@@ -44,11 +46,20 @@ impl Score {
             words,
             forms,
             own,
+            opinions: Vec::new(),
             total: (settings.model.base() + words + forms + rules).saturating_add(own),
         }
     }
 
-    /// The strongest reasons in words, each with its points, those with most first: `+1.8 a link to a host that is a number`.
+    /// Adds what other scanners say.
+    pub fn add(&mut self, opinions: Vec<Opinion>) {
+        for opinion in &opinions {
+            self.total = self.total.saturating_add(opinion.points);
+        }
+        self.opinions = opinions;
+    }
+
+    /// The strongest reasons and all opinions in words, each with its points, those with most first: `+1.8 a link to a host that is a number`.
     pub fn report(&self, settings: &Settings, separator: &str) -> String {
         let rules = RULES.iter().zip(&self.evidence.times).zip(&settings.weights);
         let mut reasons: Vec<(&str, i32)> = rules
@@ -63,6 +74,8 @@ impl Score {
             .collect();
         reasons.sort_by_key(|(_, points)| (-points.abs(), -points));
         reasons.truncate(MOST_REASONS);
+        let opinions = self.opinions.iter();
+        reasons.extend(opinions.map(|opinion| (&*opinion.what, opinion.points)));
         reasons.sort_by_key(|(_, points)| -points);
         let mut report = String::new();
         for (what, points) in reasons {

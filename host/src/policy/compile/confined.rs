@@ -21,9 +21,8 @@ use crate::slice;
 
 /// Threads that compile. More of them take more memory, and no mail is to feel them.
 const THREADS_MAX: usize = 4;
-/// How far it steps back from its parent's priority: beside a busy thread of that it gets a tenth of a core.
-const NICE: i32 = 10;
-/// The lowest priority that there is.
+/// The lowest priority that there is. Beside busy threads it gets some hundredths of a core, and is owed no more: what it is owed it takes whole
+/// milliseconds of at a time, while threads that woke wait.
 const NICE_MAX: i32 = 19;
 /// Of all processes, the one to be killed when the system is short of memory.
 const OOM_SCORE: &[u8] = b"1000";
@@ -105,12 +104,9 @@ fn lower(resource: Resource, soft: u64, hard: u64) -> io::Result<()> {
 }
 
 fn step_back() {
-    // SAFETY: neither call takes pointers. On Linux, process 0 of PRIO_PROCESS is the calling thread, from which the others inherit. One that
+    // SAFETY: it takes no pointers. On Linux, process 0 of PRIO_PROCESS is the calling thread, from which the others inherit. One that
     // keeps its priority is bounded all the same.
-    unsafe {
-        let nice = libc::getpriority(libc::PRIO_PROCESS, 0);
-        libc::setpriority(libc::PRIO_PROCESS, 0, (nice + NICE).min(NICE_MAX));
-    }
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE_MAX) };
     // A kernel that does not know of it has none that is shorter.
     let _ = slice::ask_for(slice::LONGEST);
 }

@@ -13,6 +13,7 @@ use std::borrow::Borrow;
 use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,12 +29,12 @@ use mail_auth::{
     MessageAuthenticator, Parameters, ResolverCache, SpfOutput, SpfResult, Txt,
 };
 use parking_lot::Mutex;
-use tokio::task::JoinSet;
 
 use super::content::{Content, READ_BYTES_MAX};
 use super::spf;
 use crate::dkim::Blanks;
 use crate::dns::Dns;
+use crate::work;
 
 /// How long the checks of an envelope, and those of a message, may take each (RFC 7208 §4.6.4 asks for at least 20 seconds).
 pub const TIME_MAX: Duration = Duration::from_secs(20);
@@ -188,19 +189,16 @@ impl Authenticator {
     /// SPF of the reverse-path (or EHLO name) and iprev.
     pub async fn check_envelope(&self, sender: &Sender<'_>) -> EnvelopeChecks {
         let peer = sender.peer.to_canonical();
-        let own = self.clone();
-        let (ehlo, reverse_path) = (sender.ehlo.to_owned(), sender.reverse_path.to_owned());
-        let domain = reverse_path
-            .rsplit_once('@')
-            .map_or(&*ehlo, |(_, domain)| domain)
-            .to_owned();
-        let checks = isolated(async move {
-            let (spf, iprev) = tokio::join!(own.spf(peer, &ehlo, &reverse_path), own.iprev(peer));
-            (spf, iprev)
-        });
+        let (ehlo, reverse_path) = (sender.ehlo, sender.reverse_path);
+        let both = async { tokio::join!(self.spf(peer, ehlo, reverse_path), self.iprev(peer)) };
+        let checks = isolated(Box::pin(both));
         let ((check, spf), iprev) = checks.await.unwrap_or_else(|why| {
-            let check = Check::new(Method::Spf, Status::TempError, &domain, why);
-            let spf = (check, SpfOutput::new(domain).with_result(SpfResult::TempError));
+            let domain = reverse_path.rsplit_once('@').map_or(ehlo, |(_, domain)| domain);
+            let check = Check::new(Method::Spf, Status::TempError, domain, why);
+            let spf = (
+                check,
+                SpfOutput::new(domain.to_owned()).with_result(SpfResult::TempError),
+            );
             (
                 spf,
                 Check::new(Method::Iprev, Status::TempError, &peer.to_string(), why),
@@ -214,17 +212,18 @@ impl Authenticator {
 
     /// All checks. `content` is best the client's own ([`Content::original`]): edits break signatures.
     pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> MessageChecks {
-        let (own, spf, content) = (self.clone(), envelope.spf.clone(), content.clone());
-        let found = isolated(async move {
-            let message = tokio::task::spawn_blocking(move || Message::read(&content)).await;
-            match message.unwrap_or_else(|error| Err(error.into())) {
-                Ok(message) => own.message(&message, &spf).await,
+        let content = content.clone();
+        let found = isolated(Box::pin(async {
+            let short = content.size() <= work::SHORT_BYTES_MAX;
+            let message = work::done(short, move || Message::read(&content)).await;
+            match message.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
+                Ok(message) => self.message(&message, &envelope.spf).await,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read a message to check its signatures");
                     unknown(OUR_FAULT)
                 }
             }
-        });
+        }));
         let mut found = found.await.unwrap_or_else(unknown);
         found.checks.splice(..0, envelope.checks.iter().cloned());
         found
@@ -473,17 +472,16 @@ fn unknown(why: &str) -> MessageChecks {
     MessageChecks::without_policy(checks.to_vec())
 }
 
-/// Runs the checks as a task of their own, so that a panic over hostile bytes stays there. Ends with the caller. The error is for people.
-async fn isolated<T: Send + 'static>(checks: impl Future<Output = T> + Send + 'static) -> Result<T, &'static str> {
-    let mut task = JoinSet::new();
-    task.spawn(checks);
-    match tokio::time::timeout(TIME_MAX, task.join_next()).await {
-        Ok(Some(Ok(found))) => Ok(found),
-        Ok(Some(Err(error))) => {
-            tracing::error!(%error, "a check of who sent a message panicked");
+/// Runs the checks so that a panic over hostile bytes is their result, and not for longer than they may take. The error is for people.
+///
+/// They are in a box because they have several kilobytes, which would be copied with each future around them, the guest's call among them.
+async fn isolated<T>(checks: Pin<Box<impl Future<Output = T>>>) -> Result<T, &'static str> {
+    match tokio::time::timeout(TIME_MAX, work::caught(checks)).await {
+        Ok(Ok(found)) => Ok(found),
+        Ok(Err(_)) => {
+            tracing::error!("a check of who sent a message panicked");
             Err(OUR_FAULT)
         }
-        Ok(None) => Err(OUR_FAULT),
         Err(_) => Err("the check took too long"),
     }
 }
