@@ -173,6 +173,11 @@ fn dmarc_is_enforced_as_the_domain_asks() {
         ),
         ("a@mailer.test", "boss@strict.test, other@mailer.test", refused, ""),
         ("a@mailer.test", "nobody", refused, ""),
+        ("a@mailer.test", "boss@strict.test.", refused, ""),
+        ("a@mailer.test", "boss@-x.strict.test", refused, ""),
+        ("a@mailer.test", "boss@[127.0.0.1]", refused, ""),
+        ("a@mailer.test", "<boss@strict.test> <a@mailer.test>", refused, ""),
+        ("a@mailer.test", "boss@strict.test\u{1}@mailer.test", refused, ""),
         ("a@bounce.relaxed.test", "boss@relaxed.test", taken, "pass"),
         ("a@relaxed.test", "boss@relaxed.test", refused, ""),
         ("a@mailer.test", "boss@box.relaxed.test", held, "fail"),
@@ -211,6 +216,10 @@ fn dmarc_is_enforced_as_the_domain_asks() {
         }
     }
     relay.logged(&["dmarc-fail", "sender-auth", "strict.test asks to reject"]);
+    // What the relay passes on has no From: its header ends where a line is no field.
+    let hidden = format!("X\u{b}Y: 1\r\n{}", letter("boss@strict.test"));
+    let reply = client.send("a@strict.test", &["bob@ours.test"], &hidden);
+    assert!(reply.starts_with("550") && reply.contains("author-unclear"), "{reply}");
 }
 
 /// A key that `dknewkey` made: its file, and the record.

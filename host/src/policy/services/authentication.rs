@@ -31,7 +31,7 @@ use mail_auth::{
 use parking_lot::Mutex;
 
 use super::content::{Content, READ_BYTES_MAX};
-use super::spf;
+use super::{author, spf};
 use crate::dkim::Blanks;
 use crate::dns::Dns;
 use crate::work;
@@ -299,7 +299,10 @@ impl Authenticator {
         if checks.is_empty() {
             checks.push(Check::new(Method::Dkim, Status::None, "", "the message is not signed"));
         }
-        let (dmarc, author_policy) = self.dmarc(&parsed, &dkim, spf).await;
+        let (dmarc, author_policy) = match &message.author {
+            Some(author) => self.dmarc(author, &parsed, &dkim, spf).await,
+            None => (Check::new(Method::Dmarc, Status::None, "", NO_AUTHOR), None),
+        };
         checks.push(dmarc);
         let (arc, arc_sets) = self.arc(&parsed).await;
         checks.push(arc);
@@ -333,8 +336,10 @@ impl Authenticator {
         (check, sets.collect())
     }
 
+    /// `author`: the domain in From.
     async fn dmarc(
         &self,
+        author: &str,
         parsed: &AuthenticatedMessage<'_>,
         dkim: &[DkimOutput<'_>],
         spf: &SpfOutput,
@@ -351,6 +356,10 @@ impl Authenticator {
             .mail_auth
             .verify_dmarc(Parameters::new(parameters).with_txt_cache(&records))
             .await;
+        if found.domain().to_lowercase() != author {
+            // The library reads From by other rules, and is not to check another domain than the one that is shown.
+            return (Check::new(Method::Dmarc, Status::None, "", NO_AUTHOR), None);
+        }
         let check = dmarc_check(&found);
         let Some(domain) = found.dmarc_record_cloned().and_then(|record| records.owner(&record)) else {
             return (check, None);
@@ -464,6 +473,7 @@ impl Check {
 }
 
 const OUR_FAULT: &str = "the check failed";
+const NO_AUTHOR: &str = "From names no domain, or several";
 const TOO_MANY_FIELDS: &str = "the signature names too many fields";
 
 fn unknown(why: &str) -> MessageChecks {
@@ -541,7 +551,6 @@ fn dmarc_check(dmarc: &DmarcOutput) -> Check {
         DmarcResult::None => Status::None,
     };
     let policy = match (dmarc.dmarc_record(), dmarc.policy()) {
-        (None, _) if dmarc.domain().is_empty() => "From names no domain, or several",
         (None, _) => "",
         (_, Policy::None | Policy::Unspecified) => "policy none",
         (_, Policy::Quarantine) => "policy quarantine",
@@ -556,6 +565,8 @@ struct Message {
     header: Bytes,
     /// Hashes of the body, in the order in which the header needs them.
     body_hashes: Vec<Vec<u8>>,
+    /// The domain in From.
+    author: Option<String>,
 }
 
 impl Message {
@@ -566,6 +577,7 @@ impl Message {
         let mut message = Message {
             header: start.slice(..end),
             body_hashes: Vec::new(),
+            author: author::domain(&content.header("From")?),
         };
         let Some(parsed) = message.parse() else {
             return Ok(message);

@@ -5,6 +5,7 @@
 //! call comes here. Everything is bounded by constants named where they hold, and every failure is a value.
 
 pub mod authentication;
+mod author;
 pub mod content;
 pub mod counters;
 pub mod endpoint;
