@@ -3,23 +3,20 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 
 use base64::Engine as _;
+use support::scanners::{GRANTS, PATIENT, answers, server};
 use support::servers::{Clamd, EICAR};
 use support::sink::Sink;
-use support::{Relay, Setup, free_address, plugin};
+use support::{Setup, free_address, plugin};
 
 const PASSWORD: &str = "correct horse";
-const GRANTS: &str = "\"read-message\", \"edit-message\", \"endpoint\"";
 
 const FOUND: &str = "550 5.7.1 Message refused: a virus was found in it (virus-found) [";
 const TOO_LARGE: &str = "552 5.3.4 Message refused: it is too large to be scanned for viruses (too-large-to-scan) [";
 const LATER: &str =
     "451 4.7.1 Message cannot be scanned for viruses now, try again later (virus-scanner-unavailable) [";
-
-/// Generous, as machines that test are busy.
-const PATIENT: &str = "[plugin.budget]\nwall_ms = 60_000";
 
 /// Beside which 64 KiB of a message fit twice, and a large message never.
 const MEMORY_MIB: u64 = 2;
@@ -31,18 +28,6 @@ const LARGE_MIB: usize = 20;
 fn setup(endpoint: &str, budget: &str, config: &str) -> Setup {
     let settings = format!("{budget}\n[plugin.endpoints]\nclamd = \"{endpoint}\"\n[plugin.config]\n{config}");
     Setup::new().plugin("virus-scan", &plugin("virus-scan"), GRANTS, &settings)
-}
-
-fn sends(relay: &Relay, content: &str) -> String {
-    let mut client = relay.connect("mx");
-    client.ehlo();
-    client.send("me@elsewhere.test", &["u@ours.test"], content)
-}
-
-#[track_caller]
-fn answers(relay: &Relay, content: &str, start: &str) {
-    let reply = sends(relay, content);
-    assert!(reply.starts_with(start), "expected {start:?}, got {reply:?}");
 }
 
 /// A message with a file in base64 behind a text.
@@ -173,16 +158,6 @@ fn without_clamd_the_configuration_decides_and_with_it_mail_flows_again() {
         answers(&deferring, &clean(), "250");
         answers(&accepting, &infected(), FOUND);
     }
-}
-
-/// A server that treats each connection like this, and keeps open what is given back.
-fn server(serve: impl Fn(TcpStream) -> Option<TcpStream> + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    std::thread::spawn(move || {
-        let _open: Vec<TcpStream> = listener.incoming().flatten().filter_map(serve).collect();
-    });
-    address
 }
 
 /// Reads up to the chunk of no bytes that ends a message, or to the end of the stream.

@@ -3,20 +3,17 @@
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::TcpStream;
 
+use support::scanners::{GRANTS, PATIENT, answers, server};
 use support::servers::{GTUBE, Rspamd, Spamd};
 use support::sink::Sink;
-use support::{Relay, Setup, free_address, plugin, until};
+use support::{Setup, free_address, plugin, until};
 
 const PASSWORD: &str = "correct horse";
-const GRANTS: &str = "\"read-message\", \"edit-message\", \"endpoint\"";
 
 const REFUSED: &str = "550 5.7.1 Message refused: it looks like spam (";
 const LATER: &str = "451 4.7.1 Message cannot be scanned for spam now, try again later (second-opinion-unavailable) [";
-
-/// Generous, as machines that test are busy.
-const PATIENT: &str = "[plugin.budget]\nwall_ms = 60_000";
 
 /// Beside which a few chunks of a message fit, and a large message never.
 const MEMORY_MIB: u64 = 4;
@@ -33,18 +30,6 @@ fn setup(endpoints: &[(&str, &str)], budget: &str, config: &str) -> Setup {
     let settings =
         format!("{budget}\n[plugin.endpoints]\n{endpoints}[plugin.config]\nreject = 5\nalways_score = true\n{config}");
     Setup::new().plugin("spam-opinion", &plugin("spam-opinion"), GRANTS, &settings)
-}
-
-fn sends(relay: &Relay, content: &str) -> String {
-    let mut client = relay.connect("mx");
-    client.ehlo();
-    client.send("me@elsewhere.test", &["u@ours.test"], content)
-}
-
-#[track_caller]
-fn answers(relay: &Relay, content: &str, start: &str) {
-    let reply = sends(relay, content);
-    assert!(reply.starts_with(start), "expected {start:?}, got {reply:?}");
 }
 
 fn letter(text: &str) -> String {
@@ -211,16 +196,6 @@ fn a_scanner_that_ends_is_missed() {
     for relay in [&by_rspamd, &by_spamd] {
         answers(relay, &ham(), LATER);
     }
-}
-
-/// A server that treats each connection like this, and keeps open what is given back.
-fn server(serve: impl Fn(TcpStream) -> Option<TcpStream> + Send + 'static) -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("bound");
-    std::thread::spawn(move || {
-        let _open: Vec<TcpStream> = listener.incoming().flatten().filter_map(serve).collect();
-    });
-    address
 }
 
 /// Reads up to the end of a letter.

@@ -10,6 +10,7 @@ pub mod hostile;
 pub mod names;
 pub mod redis;
 pub mod replay;
+pub mod scanners;
 pub mod servers;
 pub mod sink;
 pub mod versions;
