@@ -5,11 +5,13 @@
 //! does not exist" ([`DnsError::NoName`], [`DnsError::NoData`]), or in a temporary failure that says nothing about the
 //! name. Names are taken as absolute: no search list is applied.
 
+mod answers;
 pub mod scripted;
 
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use hickory_resolver::TokioResolver;
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ResolverConfig};
@@ -20,11 +22,14 @@ use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use tokio::sync::Semaphore;
 
 use crate::config;
+use answers::{Answers, Found};
 
 /// How many look-ups run at once; further ones wait (and time out as temporary failures by their caller's clock).
 pub const MAX_CONCURRENT_LOOKUPS: usize = 512;
 /// How many answers the cache holds.
 pub const CACHE_ENTRIES: u64 = 16_384;
+/// How long an absence is believed at most (RFC 2308 §5 advises one to three hours).
+const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How many names of an address are tried for forward confirmation (RFC 8601 §3 asks for a bound).
 pub const MAX_REVERSE_NAMES: usize = 5;
 
@@ -70,6 +75,7 @@ pub struct Listing {
 #[derive(Clone)]
 pub struct Dns {
     resolver: TokioResolver,
+    answers: Answers,
     permits: Arc<Semaphore>,
     /// Nobody is asked: no name exists (true), or every look-up fails.
     scratch: Option<bool>,
@@ -109,6 +115,7 @@ impl Dns {
         let resolver = builder.build().map_err(|error| error.to_string())?;
         Ok(Dns {
             resolver,
+            answers: Answers::new(),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS)),
             scratch: None,
         })
@@ -120,13 +127,14 @@ impl Dns {
         let resolver = TokioResolver::builder_with_config(nobody, TokioRuntimeProvider::default()).build();
         Dns {
             resolver: resolver.expect("without servers there is nothing that could be wrong with them"),
+            answers: Answers::new(),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_LOOKUPS)),
             scratch: Some(answer),
         }
     }
 
-    /// The resolver underneath, for a library that takes one (`mail-auth`). Its look-ups share the cache, not the
-    /// bound.
+    /// The resolver underneath, for a library that takes one (`mail-auth`). Its look-ups have hickory's cache, and not
+    /// the bound.
     pub fn resolver(&self) -> &TokioResolver {
         &self.resolver
     }
@@ -178,7 +186,9 @@ impl Dns {
 
     /// The names that `address` claims (PTR), in lower case and without the trailing dot.
     pub async fn ptr(&self, address: IpAddr) -> Result<Vec<String>, DnsError> {
-        self.lookup_name(Name::from(canonical(address)), RecordType::PTR, |data| match data {
+        let address = canonical(address);
+        let zone = if address.is_ipv4() { "in-addr.arpa" } else { "ip6.arpa" };
+        self.lookup(&dnsbl_name(address, zone), RecordType::PTR, |data| match data {
             RData::PTR(name) => Some(plain(&name.0)),
             _ => None,
         })
@@ -231,38 +241,50 @@ impl Dns {
     }
 
     async fn lookup<T>(&self, name: &str, kind: RecordType, pick: fn(&RData) -> Option<T>) -> Result<Vec<T>, DnsError> {
-        let name = if name.is_ascii() {
+        let found = match self.answers.get(name, kind, Instant::now()) {
+            Some(found) => found,
+            None => self.ask(name, kind).await,
+        };
+        let records: Vec<T> = found?.iter().filter_map(pick).collect();
+        if records.is_empty() {
+            Err(DnsError::NoData)
+        } else {
+            Ok(records)
+        }
+    }
+
+    async fn ask(&self, name: &str, kind: RecordType) -> Found {
+        let parsed = if name.is_ascii() {
             Name::from_ascii(name)
         } else {
             Name::from_utf8(name)
         };
         // What is no name (a label of 64 bytes, an empty one) cannot exist either.
-        self.lookup_name(name.map_err(|_| DnsError::NoName)?, kind, pick).await
-    }
-
-    async fn lookup_name<T>(
-        &self,
-        mut name: Name,
-        kind: RecordType,
-        pick: fn(&RData) -> Option<T>,
-    ) -> Result<Vec<T>, DnsError> {
+        let mut absolute = parsed.map_err(|_| DnsError::NoName)?;
         match self.scratch {
             Some(true) => return Err(DnsError::NoName),
             Some(false) => return Err(DnsError::Temporary("this is a probe".into())),
-            None => name.set_fqdn(true),
+            None => absolute.set_fqdn(true),
         }
         let _permit = self
             .permits
             .acquire()
             .await
             .expect("the semaphore is never closed: it lives as long as the resolver");
-        let found = self.resolver.lookup(name, kind).await.map_err(classify)?;
-        let records: Vec<T> = found.answers().iter().filter_map(|record| pick(&record.data)).collect();
-        if records.is_empty() {
-            Err(DnsError::NoData)
-        } else {
-            Ok(records)
+        let (found, until) = match self.resolver.lookup(absolute, kind).await {
+            Ok(found) => {
+                let records = found.answers().iter().map(|record| record.data.clone());
+                (Ok(records.collect()), Some(found.valid_until()))
+            }
+            Err(error) => {
+                let until = negative_ttl(&error).map(|ttl| Instant::now() + ttl);
+                (Err(classify(error)), until)
+            }
+        };
+        if let Some(until) = until {
+            self.answers.keep(name, kind, found.clone(), until);
         }
+        found
     }
 }
 
@@ -306,6 +328,16 @@ fn name_server(address: &SocketAddr) -> NameServerConfig {
     }
     // A negative answer of the only server that the administrator named is to be believed.
     NameServerConfig::new(address.ip(), true, connections)
+}
+
+/// How long an absence holds, if it was told (RFC 2308 §5).
+fn negative_ttl(error: &NetError) -> Option<Duration> {
+    let NetError::Dns(net::DnsError::NoRecordsFound(none)) = error else {
+        return None;
+    };
+    let is_definite = matches!(none.response_code, ResponseCode::NXDomain | ResponseCode::NoError);
+    let seconds = none.negative_ttl.filter(|_| is_definite)?;
+    Some(Duration::from_secs(seconds.into()).min(NEGATIVE_TTL_MAX))
 }
 
 fn classify(error: NetError) -> DnsError {

@@ -1,36 +1,33 @@
 //! Who sent a message, checked by the host: SPF (RFC 7208) and iprev (RFC 8601 §3) before the content is there, DKIM (RFC 6376), DMARC
 //! and ARC (RFC 8617) with it.
 //!
-//! SPF is `spf`'s, all else that of `mail-auth`; what that leaves open is settled here: that a domain has one DMARC record or none (RFC 9989 §4.10),
-//! where the record was found, and its `pct`.
+//! SPF is `spf`'s, the records of DMARC are `dmarc`'s, all else that of `mail-auth`.
 //!
 //! The checks report and never decide. They ask the daemon's resolver, whose cache they share; what takes longer than [`TIME_MAX`], or than its caller
 //! waits, is given up. Of a hostile message only so much is looked at: the header up to
 //! [`HEADER_BYTES_MAX`], [`SIGNATURES_MAX`] signatures. A body is hashed piece by piece, one in a file never in memory as a
 //! whole. What goes wrong is a status: a resolver without an answer is [`Status::TempError`], and so is a fault of ours.
 
-use std::borrow::Borrow;
-use std::hash::Hash;
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mail_auth::common::crypto::{HashAlgorithm, HashContext, HashImpl, HashOutput, Sha1, Sha256};
 use mail_auth::common::verify::VerifySignature;
 use mail_auth::dkim::canonicalize::BodyHasher;
 use mail_auth::dkim::{Canonicalization, DkimError};
+use mail_auth::dmarc::Policy;
 use mail_auth::dmarc::verify::DmarcParameters;
-use mail_auth::dmarc::{Dmarc, Policy};
 use mail_auth::{
-    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, IprevResult,
-    MessageAuthenticator, Parameters, ResolverCache, SpfOutput, SpfResult, Txt,
+    ArcOutput, AuthenticatedMessage, DkimOutput, DkimResult, DmarcOutput, DmarcResult, Error, MessageAuthenticator,
+    Parameters, SpfOutput, SpfResult,
 };
-use parking_lot::Mutex;
 
 use super::content::{Content, READ_BYTES_MAX};
+use super::dmarc::Records;
 use super::{author, spf};
 use crate::dkim::Blanks;
 use crate::dns::Dns;
@@ -50,9 +47,6 @@ pub const ARC_SETS_MAX: usize = 20;
 
 /// How many fields a signature may name: each is searched for in the whole header.
 pub const SIGNED_FIELDS_MAX: usize = 200;
-
-/// What a DMARC record begins with.
-const DMARC_VERSION: &[u8] = b"v=DMARC1";
 
 /// The longest detail, in bytes: parts of it come from the sender's DNS.
 const DETAIL_BYTES_MAX: usize = 500;
@@ -255,24 +249,16 @@ impl Authenticator {
         (check, SpfOutput::new(domain.to_owned()).with_result(result))
     }
 
+    /// RFC 8601 §2.7.3.
     async fn iprev(&self, peer: IpAddr) -> Check {
-        let found = self.mail_auth.verify_iprev(peer).await;
-        let name = found
-            .ptr
-            .as_ref()
-            .and_then(|names| names.first())
-            .map_or("", |name| name.trim_end_matches('.'));
-        let (status, error) = match found.result {
-            IprevResult::Pass => (Status::Pass, None),
-            IprevResult::Fail(error) => (Status::Fail, Some(error)),
-            IprevResult::TempError(error) => (Status::TempError, Some(error)),
-            IprevResult::PermError(error) => (Status::PermError, Some(error)),
-            IprevResult::None => (Status::None, None),
-        };
-        let why = match &error {
-            None => name.to_owned(),
-            Some(Error::NotAligned) => format!("{name} does not lead back to the address"),
-            Some(error) => error.to_string(),
+        let (status, why) = match self.dns.ptr(peer).await {
+            Ok(names) => match self.dns.confirmed_name(peer).await {
+                Ok(Some(name)) => (Status::Pass, name),
+                Ok(None) => (Status::Fail, format!("{} does not lead back to the address", names[0])),
+                Err(error) => (Status::TempError, error.to_string()),
+            },
+            Err(error) if error.is_not_found() => (Status::PermError, "the address has no name".to_owned()),
+            Err(error) => (Status::TempError, error.to_string()),
         };
         Check::new(Method::Iprev, status, &peer.to_string(), &why)
     }
@@ -351,7 +337,7 @@ impl Authenticator {
             rfc5321_mail_from_domain: spf.domain(),
             spf_output: spf,
         };
-        let records = DmarcRecords::default();
+        let records = Records::of(&self.dns, author).await;
         let found = self
             .mail_auth
             .verify_dmarc(Parameters::new(parameters).with_txt_cache(&records))
@@ -361,35 +347,19 @@ impl Authenticator {
             return (Check::new(Method::Dmarc, Status::None, "", NO_AUTHOR), None);
         }
         let check = dmarc_check(&found);
-        let Some(domain) = found.dmarc_record_cloned().and_then(|record| records.owner(&record)) else {
-            return (check, None);
-        };
-        let texts = self.dmarc_texts(&domain).await;
-        let [text] = &texts[..] else {
-            // RFC 9989 §4.10: none of several counts.
-            let check = Check::new(Method::Dmarc, Status::None, found.domain(), "there are several records");
-            return (check, None);
-        };
-        let policy = AuthorPolicy {
-            domain,
-            request: match found.policy() {
-                Policy::None | Policy::Unspecified => Request::None,
-                Policy::Quarantine => Request::Quarantine,
-                Policy::Reject => Request::Reject,
-            },
-            percent: percent(text),
-        };
-        (check, Some(policy))
-    }
-
-    /// The records of a domain as text. They were asked for just now, so the answer is in the cache.
-    async fn dmarc_texts(&self, domain: &str) -> Vec<Vec<u8>> {
-        let mut texts = self.dns.txt(&format!("_dmarc.{domain}")).await.unwrap_or_default();
-        texts.retain(|text| {
-            text.get(..DMARC_VERSION.len())
-                .is_some_and(|start| start.eq_ignore_ascii_case(DMARC_VERSION))
-        });
-        texts
+        let record = found.dmarc_record_cloned();
+        let policy = record
+            .and_then(|record| records.owner(&record))
+            .map(|(domain, percent)| AuthorPolicy {
+                domain: domain.to_owned(),
+                request: match found.policy() {
+                    Policy::None | Policy::Unspecified => Request::None,
+                    Policy::Quarantine => Request::Quarantine,
+                    Policy::Reject => Request::Reject,
+                },
+                percent,
+            });
+        (check, policy)
     }
 }
 
@@ -401,54 +371,6 @@ impl MessageChecks {
             arc_sets: Vec::new(),
         }
     }
-}
-
-/// The DMARC records that a check looked up, to learn whose the one is that applies: the library only says what it holds.
-#[derive(Default)]
-struct DmarcRecords(Mutex<Vec<(Box<str>, Arc<Dmarc>)>>);
-
-impl DmarcRecords {
-    /// The domain that published it.
-    fn owner(&self, record: &Arc<Dmarc>) -> Option<String> {
-        let seen = self.0.lock();
-        let (name, _) = seen.iter().find(|(_, seen)| Arc::ptr_eq(seen, record))?;
-        let name = name.strip_suffix('.').unwrap_or(name);
-        Some(name.strip_prefix("_dmarc.").unwrap_or(name).to_owned())
-    }
-}
-
-/// It only listens: the resolver underneath has the cache.
-impl ResolverCache<Box<str>, Txt> for DmarcRecords {
-    fn get<Q>(&self, _: &Q) -> Option<Txt>
-    where
-        Box<str>: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        None
-    }
-
-    fn remove<Q>(&self, _: &Q) -> Option<Txt>
-    where
-        Box<str>: Borrow<Q>,
-        Q: Hash + Eq + ?Sized,
-    {
-        None
-    }
-
-    fn insert(&self, name: Box<str>, value: Txt, _: Instant) {
-        if let Txt::Dmarc(record) = value {
-            self.0.lock().push((name, record));
-        }
-    }
-}
-
-/// The tag `pct` of a DMARC record (RFC 7489 §6.3), which RFC 9989 dropped and domains still publish. 100 if it is not there or is none.
-fn percent(record: &[u8]) -> u8 {
-    let text = String::from_utf8_lossy(record);
-    let mut tags = text.rsplit(';').filter_map(|tag| tag.split_once('='));
-    let named = tags.find(|(name, _)| name.trim().eq_ignore_ascii_case("pct"));
-    let percent = named.and_then(|(_, value)| value.trim().parse().ok());
-    percent.filter(|percent| *percent <= 100).unwrap_or(100)
 }
 
 impl Check {

@@ -142,11 +142,11 @@ async fn the_peer_is_checked_by_its_reverse_name() {
             Status::Fail,
             "host.example does not lead back to the address",
         ),
-        (vec![], Status::PermError, "DNS record not found: Non-Existent Domain"),
+        (vec![], Status::PermError, "the address has no name"),
         (
             vec![(reverse, "PTR", "servfail.example")],
             Status::TempError,
-            "DNS resolution error: DNS error: error response: Server Failure",
+            "DNS error: error response: Server Failure",
         ),
     ] {
         let authenticator = authenticator(&records).await;

@@ -8,6 +8,7 @@ pub mod authentication;
 mod author;
 pub mod content;
 pub mod counters;
+mod dmarc;
 pub mod endpoint;
 mod header;
 pub mod lists;

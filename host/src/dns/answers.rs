@@ -1,0 +1,103 @@
+//! Answers that still hold, as they are asked for: by a name in text and a type.
+//!
+//! hickory has a cache too, which keeps whole messages: to ask it costs a clone of its client, the parsing of a name and a walk over
+//! the records, together 1.4 µs, and a message in whose sender's name five to ten names are looked up pays that for each. A hit here costs a tenth.
+
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+use std::time::Instant;
+
+use hickory_resolver::proto::rr::{RData, RecordType};
+use quick_cache::Equivalent;
+use quick_cache::sync::Cache;
+
+use super::DnsError;
+
+/// How many answers are kept; those that are asked for least go first.
+const ENTRIES: usize = 8_192;
+
+/// What a name has of a type; never a temporary failure.
+pub(super) type Found = Result<Arc<[RData]>, DnsError>;
+
+/// The cache. Clones share it.
+#[derive(Clone)]
+pub(super) struct Answers(Arc<Cache<Question, Answer>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Question {
+    name: Box<str>,
+    kind: RecordType,
+}
+
+#[derive(Clone)]
+struct Answer {
+    found: Found,
+    /// The time to live of the record that goes first, or of its absence (RFC 2308).
+    until: Instant,
+}
+
+impl Answers {
+    pub(super) fn new() -> Answers {
+        Answers(Arc::new(Cache::new(ENTRIES)))
+    }
+
+    /// What was found, if that still holds.
+    pub(super) fn get(&self, name: &str, kind: RecordType, now: Instant) -> Option<Found> {
+        let answer = self.0.get(&Asked { name, kind })?;
+        (now < answer.until).then_some(answer.found)
+    }
+
+    pub(super) fn keep(&self, name: &str, kind: RecordType, found: Found, until: Instant) {
+        let name = Box::from(name);
+        self.0.insert(Question { name, kind }, Answer { found, until });
+    }
+}
+
+/// A question that owns nothing.
+struct Asked<'a> {
+    name: &'a str,
+    kind: RecordType,
+}
+
+impl Hash for Asked<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.name.hash(state);
+        self.kind.hash(state);
+    }
+}
+
+impl Hash for Question {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let Question { name, kind } = self;
+        Asked { name, kind: *kind }.hash(state);
+    }
+}
+
+impl Equivalent<Question> for Asked<'_> {
+    fn equivalent(&self, question: &Question) -> bool {
+        self.kind == question.kind && *self.name == *question.name
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_is_given_for_its_name_and_type_while_it_holds() {
+        let (answers, now) = (Answers::new(), Instant::now());
+        let second = Duration::from_secs(1);
+        answers.keep("a.example", RecordType::A, Ok(Arc::default()), now + second);
+        answers.keep("b.example", RecordType::A, Err(DnsError::NoName), now + second);
+        assert_eq!(answers.get("a.example", RecordType::A, now), Some(Ok(Arc::default())));
+        assert_eq!(
+            answers.get("b.example", RecordType::A, now),
+            Some(Err(DnsError::NoName))
+        );
+        assert_eq!(answers.get("a.example", RecordType::AAAA, now), None);
+        assert_eq!(answers.get("c.example", RecordType::A, now), None);
+        assert_eq!(answers.get("a.example", RecordType::A, now + second), None);
+    }
+}
