@@ -86,7 +86,7 @@ impl OnMessage for DkimSign {
     fn on_message(&self, session: &Session, message: &Message) -> Answer {
         let identity = session.identity();
         if identity.is_none() && !(self.0.trusted_networks && session.peer().trusted) {
-            return Answer::pass();
+            return Answer::pass().leave_session();
         }
         let Some(author) = author::domain(&message.header("From")) else {
             return Answer::pass();

@@ -26,13 +26,14 @@ pub enum End {
 
 /// How the header of this message ends.
 pub fn end(message: &Message) -> End {
-    let (size, at) = (message.size(), message.body_offset());
+    let at = message.body_offset();
     let tail = message.read(at.saturating_sub(4), at.min(4) as u32);
-    if at == size && size <= HEADER_BYTES || tail == b"\r\n" || tail == b"\r\n\r\n" {
+    if tail == b"\r\n" || tail == b"\r\n\r\n" {
         return End::Proper;
     }
+    let size = message.size();
     if size <= HEADER_BYTES {
-        return End::Open;
+        return if at == size { End::Proper } else { End::Open };
     }
     // The host ends a header that is too long before its last field, and any other before a line that is no field.
     let line = message.read(at, NAME_BYTES);
