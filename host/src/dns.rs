@@ -63,6 +63,27 @@ pub struct Mx {
     pub exchange: String,
 }
 
+/// What an address is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReverseName {
+    /// This leads back to it.
+    Confirmed(String),
+    /// None of its names, of which this is the first, leads back to it; nor does any that was not tried ([`MAX_REVERSE_NAMES`]) count.
+    Unconfirmed(String),
+    /// It has no name.
+    None,
+}
+
+impl ReverseName {
+    /// The name that leads back to the address.
+    pub fn confirmed(self) -> Option<String> {
+        match self {
+            ReverseName::Confirmed(name) => Some(name),
+            ReverseName::Unconfirmed(_) | ReverseName::None => None,
+        }
+    }
+}
+
 /// What a DNSBL says about an address.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Listing {
@@ -195,28 +216,28 @@ impl Dns {
         .await
     }
 
-    /// The first reverse name of `address` that resolves to it again (RFC 8601 §2.7.3, "iprev"); `None` if it has
-    /// none, or none of the first [`MAX_REVERSE_NAMES`] leads back.
-    pub async fn confirmed_name(&self, address: IpAddr) -> Result<Option<String>, DnsError> {
-        let names = match self.ptr(address).await {
+    /// The first reverse name of `address` that resolves to it again (RFC 8601 §2.7.3, "iprev").
+    pub async fn reverse_name(&self, address: IpAddr) -> Result<ReverseName, DnsError> {
+        let mut names = match self.ptr(address).await {
             Ok(names) => names,
-            Err(error) if error.is_not_found() => return Ok(None),
+            Err(error) if error.is_not_found() => return Ok(ReverseName::None),
             Err(error) => return Err(error),
         };
+        names.truncate(MAX_REVERSE_NAMES);
         let address = canonical(address);
         let mut temporary = None;
-        for name in names.into_iter().take(MAX_REVERSE_NAMES) {
+        for place in 0..names.len() {
             let confirmed = match address {
-                IpAddr::V4(v4) => self.a(&name).await.map(|found| found.contains(&v4)),
-                IpAddr::V6(v6) => self.aaaa(&name).await.map(|found| found.contains(&v6)),
+                IpAddr::V4(v4) => self.a(&names[place]).await.map(|found| found.contains(&v4)),
+                IpAddr::V6(v6) => self.aaaa(&names[place]).await.map(|found| found.contains(&v6)),
             };
             match confirmed {
-                Ok(true) => return Ok(Some(name)),
+                Ok(true) => return Ok(ReverseName::Confirmed(names.swap_remove(place))),
                 Err(error @ DnsError::Temporary(_)) => temporary = Some(error),
                 Ok(false) | Err(_) => {}
             }
         }
-        temporary.map_or(Ok(None), Err)
+        temporary.map_or_else(|| Ok(ReverseName::Unconfirmed(names.swap_remove(0))), Err)
     }
 
     /// The TXT records of `name`, each with its strings joined (RFC 7208 §3.3).
@@ -427,13 +448,14 @@ mod tests {
     #[tokio::test]
     async fn a_reverse_name_counts_only_if_it_leads_back() {
         let dns = testing::resolver(ZONE).await;
-        let name = async |last: u8| dns.confirmed_name(IpAddr::from([192, 0, 2, last])).await;
-        assert_eq!(name(1).await, Ok(Some("both.example".to_owned())));
-        assert_eq!(name(9).await, Ok(None));
-        assert_eq!(name(7).await, Ok(None));
+        let name = async |last: u8| dns.reverse_name(IpAddr::from([192, 0, 2, last])).await;
+        let both = Ok(ReverseName::Confirmed("both.example".to_owned()));
+        assert_eq!(name(1).await, both);
+        assert_eq!(name(9).await, Ok(ReverseName::Unconfirmed("liar.example".to_owned())));
+        assert_eq!(name(7).await, Ok(ReverseName::None));
         assert!(matches!(name(8).await, Err(DnsError::Temporary(_))));
         let mapped = IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0xc000, 0x0201]);
-        assert_eq!(dns.confirmed_name(mapped).await, Ok(Some("both.example".to_owned())));
+        assert_eq!(dns.reverse_name(mapped).await, both);
     }
 
     #[tokio::test]

@@ -15,7 +15,9 @@ use wasmtime::component::{Resource, ResourceTable};
 use super::bindings::gatepost::policy as wit;
 use super::decision::{Journal, READS_MAX, Read, Stage, Told};
 use super::memory::{Account, Limiter};
-use super::services::authentication::{Authenticator, Check, EnvelopeChecks, MessageChecks, Request, Sender, Status};
+use super::services::authentication::{
+    Authenticator, Check, EnvelopeChecks, MessageChecks, Method, Request, Sender, Status,
+};
 use super::services::content::Content;
 use super::services::counters::Counters;
 use super::services::endpoint::{self, Endpoints};
@@ -25,7 +27,7 @@ use super::wasi::Wasi;
 use crate::auth::{Login, Users};
 use crate::config::{self, Grant};
 use crate::dkim;
-use crate::dns::Dns;
+use crate::dns::{Dns, ReverseName};
 use crate::message::{AuthOffer, Envelope, Id, Notes, SessionFacts, since_epoch};
 
 /// Bytes of one log line of a guest.
@@ -423,7 +425,12 @@ impl wit::types::HostSession for Guest {
             Some(name) => name,
             None => {
                 let (dns, peer) = (call.services.dns.clone(), call.session.peer.ip());
-                let found = dns.confirmed_name(peer).await.ok().flatten().map(Arc::from);
+                let found = dns
+                    .reverse_name(peer)
+                    .await
+                    .ok()
+                    .and_then(ReverseName::confirmed)
+                    .map(Arc::from);
                 Arc::make_mut(&mut self.call()?.session).reverse_name = Some(found.clone());
                 found
             }
@@ -1001,7 +1008,13 @@ impl Guest {
         Ok(checks
             .iter()
             .map(|check| wit::authentication::Check {
-                method: check.method.name().to_owned(),
+                method: match check.method {
+                    Method::Spf => wit::authentication::Method::Spf,
+                    Method::Iprev => wit::authentication::Method::Iprev,
+                    Method::Dkim => wit::authentication::Method::Dkim,
+                    Method::Dmarc => wit::authentication::Method::Dmarc,
+                    Method::Arc => wit::authentication::Method::Arc,
+                },
                 status: match check.status {
                     Status::Pass => wit::authentication::Status::Pass,
                     Status::Fail => wit::authentication::Status::Fail,
@@ -1028,29 +1041,24 @@ impl wit::authentication::Host for Guest {
         &mut self,
         _: Resource<Session>,
         _: Resource<Message>,
-    ) -> wasmtime::Result<Vec<wit::authentication::Check>> {
+    ) -> wasmtime::Result<wit::authentication::MessageChecks> {
         let found = self.message_checks().await?;
-        self.checked("authentication.check-message", &found.checks)
-    }
-
-    async fn author_policy(
-        &mut self,
-        _: Resource<Session>,
-        _: Resource<Message>,
-    ) -> wasmtime::Result<Option<wit::authentication::DmarcPolicy>> {
-        let found = self.message_checks().await?;
-        let policy = found.author_policy.as_ref();
-        let told = policy.map_or(Told::Nothing, |policy| Told::Text(policy.domain.as_str().into()));
-        self.call()?.saw("authentication.author-policy", told);
-        Ok(policy.map(|policy| wit::authentication::DmarcPolicy {
-            domain: policy.domain.clone(),
-            request: match policy.request {
-                Request::None => wit::authentication::DmarcRequest::None,
-                Request::Quarantine => wit::authentication::DmarcRequest::Quarantine,
-                Request::Reject => wit::authentication::DmarcRequest::Reject,
-            },
-            percent: policy.percent,
-        }))
+        let author_policy = found
+            .author_policy
+            .as_ref()
+            .map(|policy| wit::authentication::DmarcPolicy {
+                domain: policy.domain.clone(),
+                request: match policy.request {
+                    Request::None => wit::authentication::DmarcRequest::None,
+                    Request::Quarantine => wit::authentication::DmarcRequest::Quarantine,
+                    Request::Reject => wit::authentication::DmarcRequest::Reject,
+                },
+                percent: policy.percent,
+            });
+        Ok(wit::authentication::MessageChecks {
+            checks: self.checked("authentication.check-message", &found.checks)?,
+            author_policy,
+        })
     }
 
     async fn arc_sets(

@@ -156,10 +156,16 @@ impl OnAuth for RateLimit {
 
 impl OnRcpt for RateLimit {
     fn on_rcpt(&self, session: &Session, recipient: &Mailbox, _relay: &RelayView) -> Answer {
-        let is_first = (self.only_identities || !self.messages.is_empty()) && session.recipient_count() == 0;
+        let looked_at = self.messages.iter().chain(&self.recipients);
+        let facts = Facts::of(
+            session,
+            About::Recipient(recipient),
+            looked_at.chain(&self.rejected_recipients),
+        );
+        let may_apply = |limit: &Limit| limit.per != Per::Identity || facts.identity.is_some();
+        let counts_messages = self.only_identities || self.messages.iter().any(may_apply);
+        let is_first = counts_messages && session.recipient_count() == 0;
         let messages: &[Limit] = if is_first { &self.messages } else { &[] };
-        let looked_at = messages.iter().chain(&self.recipients).chain(&self.rejected_recipients);
-        let facts = Facts::of(session, About::Recipient(recipient), looked_at);
         match self.take(&[messages, &self.recipients], &self.rejected_recipients, &facts, 1) {
             Ok(0) if is_first && self.only_identities && session.identity().is_none() => Answer::pass().leave_session(),
             Ok(_) => Answer::pass(),

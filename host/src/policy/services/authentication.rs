@@ -30,7 +30,7 @@ use super::content::{Content, READ_BYTES_MAX};
 use super::dmarc::Records;
 use super::{author, spf};
 use crate::dkim::Blanks;
-use crate::dns::Dns;
+use crate::dns::{Dns, ReverseName};
 use crate::work;
 
 /// How long the checks of an envelope, and those of a message, may take each (RFC 7208 §4.6.4 asks for at least 20 seconds).
@@ -208,15 +208,10 @@ impl Authenticator {
     pub async fn check_message(&self, envelope: &EnvelopeChecks, content: &Content) -> MessageChecks {
         let content = content.clone();
         let found = isolated(Box::pin(async {
-            let short = content.size() <= work::SHORT_BYTES_MAX;
-            let message = work::done(short, move || Message::read(&content)).await;
-            match message.unwrap_or_else(|panicked| Err(io::Error::other(panicked))) {
-                Ok(message) => self.message(&message, &envelope.spf).await,
-                Err(error) => {
-                    tracing::warn!(%error, "cannot read a message to check its signatures");
-                    unknown(OUR_FAULT)
-                }
-            }
+            self.message(content, &envelope.spf).await.unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot read a message to check its signatures");
+                unknown(OUR_FAULT)
+            })
         }));
         let mut found = found.await.unwrap_or_else(unknown);
         found.checks.splice(..0, envelope.checks.iter().cloned());
@@ -251,23 +246,36 @@ impl Authenticator {
 
     /// RFC 8601 §2.7.3.
     async fn iprev(&self, peer: IpAddr) -> Check {
-        let (status, why) = match self.dns.ptr(peer).await {
-            Ok(names) => match self.dns.confirmed_name(peer).await {
-                Ok(Some(name)) => (Status::Pass, name),
-                Ok(None) => (Status::Fail, format!("{} does not lead back to the address", names[0])),
-                Err(error) => (Status::TempError, error.to_string()),
-            },
-            Err(error) if error.is_not_found() => (Status::PermError, "the address has no name".to_owned()),
+        let (status, why) = match self.dns.reverse_name(peer).await {
+            Ok(ReverseName::Confirmed(name)) => (Status::Pass, name),
+            Ok(ReverseName::Unconfirmed(name)) => (Status::Fail, format!("{name} does not lead back to the address")),
+            Ok(ReverseName::None) => (Status::PermError, "the address has no name".to_owned()),
             Err(error) => (Status::TempError, error.to_string()),
         };
         Check::new(Method::Iprev, status, &peer.to_string(), &why)
     }
 
-    async fn message(&self, message: &Message, spf: &SpfOutput) -> MessageChecks {
-        let Some(mut parsed) = message.parse() else {
+    async fn message(&self, content: Content, spf: &SpfOutput) -> io::Result<MessageChecks> {
+        let short = content.size() <= work::SHORT_BYTES_MAX;
+        let start = content.clone();
+        let Start { header, author } = done(short, move || Start::read(&start)).await?;
+        let Some(mut parsed) = AuthenticatedMessage::parse(&header) else {
             let none = |method| Check::new(method, Status::None, "", "the message has no header that can be read");
-            return MessageChecks::without_policy([Method::Dkim, Method::Dmarc, Method::Arc].map(none).to_vec());
+            return Ok(MessageChecks::without_policy(
+                [Method::Dkim, Method::Dmarc, Method::Arc].map(none).to_vec(),
+            ));
         };
+        if !parsed.body_hashes.is_empty() {
+            let hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
+            let body = header.len() as u64;
+            let hashes = done(short, move || body_hashes(&content, body, hashers)).await?;
+            for ((_, _, _, place), hash) in parsed.body_hashes.iter_mut().zip(hashes) {
+                *place = hash;
+            }
+        }
+        parsed.dkim_headers.truncate(SIGNATURES_MAX);
+        // Broken signatures are listed as well.
+        parsed.errors.truncate(SIGNATURES_MAX);
         let heavy = parsed
             .dkim_headers
             .extract_if(.., |field| field.header.h.len() > SIGNED_FIELDS_MAX);
@@ -285,18 +293,18 @@ impl Authenticator {
         if checks.is_empty() {
             checks.push(Check::new(Method::Dkim, Status::None, "", "the message is not signed"));
         }
-        let (dmarc, author_policy) = match &message.author {
+        let (dmarc, author_policy) = match &author {
             Some(author) => self.dmarc(author, &parsed, &dkim, spf).await,
             None => (Check::new(Method::Dmarc, Status::None, "", NO_AUTHOR), None),
         };
         checks.push(dmarc);
         let (arc, arc_sets) = self.arc(&parsed).await;
         checks.push(arc);
-        MessageChecks {
+        Ok(MessageChecks {
             checks,
             author_policy,
             arc_sets,
-        }
+        })
     }
 
     async fn arc(&self, parsed: &AuthenticatedMessage<'_>) -> (Check, Vec<ArcSet>) {
@@ -481,53 +489,43 @@ fn dmarc_check(dmarc: &DmarcOutput) -> Check {
     Check::new(Method::Dmarc, status, dmarc.domain(), policy)
 }
 
-/// What the checks need of a message.
-struct Message {
+/// How a message begins.
+struct Start {
     /// The header, and the empty line behind it.
     header: Bytes,
-    /// Hashes of the body, in the order in which the header needs them.
-    body_hashes: Vec<Vec<u8>>,
     /// The domain in From.
     author: Option<String>,
 }
 
-impl Message {
-    /// Blocks while it reads and hashes.
-    fn read(content: &Content) -> io::Result<Message> {
+impl Start {
+    /// Blocks while it reads.
+    fn read(content: &Content) -> io::Result<Start> {
         let start = content.read(0, READ_BYTES_MAX)?;
         let end = memchr::memmem::find(&start, b"\r\n\r\n").map_or(start.len(), |place| place + 4);
-        let mut message = Message {
+        Ok(Start {
             header: start.slice(..end),
-            body_hashes: Vec::new(),
             author: author::domain(&content.header("From")?),
-        };
-        let Some(parsed) = message.parse() else {
-            return Ok(message);
-        };
-        let mut hashers: Vec<Hasher> = parsed.body_hashes.iter().map(Hasher::new).collect();
-        let mut blanks = Blanks::default();
-        let mut offset = if hashers.is_empty() { content.size() } else { end as u64 };
-        while offset < content.size() {
-            let part = content.read(offset, READ_BYTES_MAX)?;
-            let reduced = blanks.reduced(&part);
-            hashers.iter_mut().for_each(|hasher| hasher.write(&part, &reduced));
-            offset += part.len() as u64;
-        }
-        message.body_hashes = hashers.into_iter().map(Hasher::finish).collect();
-        Ok(message)
+        })
     }
+}
 
-    /// The header taken apart. None if there is none.
-    fn parse(&self) -> Option<AuthenticatedMessage<'_>> {
-        let mut parsed = AuthenticatedMessage::parse(&self.header)?;
-        for ((_, _, _, place), hash) in parsed.body_hashes.iter_mut().zip(&self.body_hashes) {
-            place.clone_from(hash);
-        }
-        parsed.dkim_headers.truncate(SIGNATURES_MAX);
-        // Broken signatures are listed as well.
-        parsed.errors.truncate(SIGNATURES_MAX);
-        Some(parsed)
+/// What the body, which begins there, comes to by each hasher. Blocks while it reads and hashes.
+fn body_hashes(content: &Content, mut offset: u64, mut hashers: Vec<Hasher>) -> io::Result<Vec<Vec<u8>>> {
+    let mut blanks = Blanks::default();
+    while offset < content.size() {
+        let part = content.read(offset, READ_BYTES_MAX)?;
+        let reduced = blanks.reduced(&part);
+        hashers.iter_mut().for_each(|hasher| hasher.write(&part, &reduced));
+        offset += part.len() as u64;
     }
+    Ok(hashers.into_iter().map(Hasher::finish).collect())
+}
+
+/// Where it does not hold up others, and so that a panic over hostile bytes is an error.
+async fn done<T: Send + 'static>(short: bool, work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    work::done(short, work)
+        .await
+        .unwrap_or_else(|panicked| Err(io::Error::other(panicked)))
 }
 
 /// The hash of a body that comes in pieces.

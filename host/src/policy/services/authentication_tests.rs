@@ -268,6 +268,7 @@ async fn the_authors_domain_says_what_it_asks_for() {
         ("_dmarc.beside.example", "TXT", "v=spf1 -all"),
         ("_dmarc.beside.example", "TXT", "v=DMARC1;p=reject"),
         ("_dmarc.nop.example", "TXT", "v=DMARC1; sp=reject"),
+        ("_dmarc.xn--bcher-kva.example", "TXT", "v=DMARC1; p=reject"),
     ])
     .await;
     let envelope = envelope(&authenticator, "ehlo.example", "").await;
@@ -282,6 +283,11 @@ async fn the_authors_domain_says_what_it_asks_for() {
     for (author, status, policy) in [
         ("a@own.example", Status::Fail, asks("own.example", Request::Reject, 30)),
         ("a@OWN.Example", Status::Fail, asks("own.example", Request::Reject, 30)),
+        (
+            "a@Bücher.example",
+            Status::Fail,
+            asks("xn--bcher-kva.example", Request::Reject, 100),
+        ),
         (
             "a@deep.above.example",
             Status::Fail,
