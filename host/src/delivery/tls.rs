@@ -28,7 +28,7 @@ impl ClientTls {
     /// `verifies`: some route asks for verified certificates. A policy that asks for it when no route does gets it as
     /// well, if the system has trust anchors.
     pub fn new(verifies: bool) -> anyhow::Result<ClientTls> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let anchors = rustls_platform_verifier::Verifier::new(provider)
             .context("the system's trust anchors, which tls = \"verify\" needs");
         match anchors {
@@ -40,7 +40,7 @@ impl ClientTls {
 
     /// With this judge of certificates for `verify`.
     pub fn with_verifier(verifier: Option<Arc<dyn ServerCertVerifier>>) -> anyhow::Result<ClientTls> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = |verifier: Arc<dyn ServerCertVerifier>| -> anyhow::Result<Arc<ClientConfig>> {
             let builder =
                 ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;

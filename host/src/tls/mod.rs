@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use parking_lot::RwLock;
-use rustls::crypto::{CryptoProvider, ring};
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::{self, PemObject, SectionKind};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::{ClientHello, ParsedCertificate, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache};
@@ -92,8 +92,8 @@ pub struct Prepared(Arc<ServerConfig>);
 impl TlsStore {
     /// Loads the certificates; the first is for clients that send no name or one that no certificate has.
     pub fn new(certificates: &[CertificatePem], minimum: TlsVersion) -> Result<(Arc<TlsStore>, Vec<Loaded>), TlsError> {
-        let provider = Arc::new(ring::default_provider());
-        let ticketer = ring::Ticketer::new().map_err(|error| TlsError {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| TlsError {
             file: PathBuf::from("TLS"),
             line: None,
             problem: format!("no key for session tickets: {error}"),
@@ -340,7 +340,7 @@ fn judged_at(certificate: &ParsedCertificate<'_>, at: Duration) -> Option<Certif
         &RootCertStore::empty(),
         &[],
         UnixTime::since_unix_epoch(at),
-        ring::default_provider().signature_verification_algorithms.all,
+        aws_lc_rs::default_provider().signature_verification_algorithms.all,
     );
     match verdict {
         Err(rustls::Error::InvalidCertificate(error)) => Some(error),

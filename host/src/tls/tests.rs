@@ -144,12 +144,12 @@ fn what_is_loaded_and_what_to_worry_about() {
             vec!["has no DNS names: no client that checks names will accept it"],
         ),
     ] {
-        let (_, loaded) = load(&pem, &ring::default_provider(), at).unwrap();
+        let (_, loaded) = load(&pem, &aws_lc_rs::default_provider(), at).unwrap();
         assert_eq!(loaded.names, names);
         assert_eq!(loaded.warnings, expected);
         assert!(loaded.not_after_unix.is_some());
     }
-    let (_, loaded) = load(&made_until(&["a.test"], 2020, 2027), &ring::default_provider(), now).unwrap();
+    let (_, loaded) = load(&made_until(&["a.test"], 2020, 2027), &aws_lc_rs::default_provider(), now).unwrap();
     assert_eq!(loaded.not_after_unix, Some(since_epoch(date(2027, 1)).as_secs()));
 }
 
@@ -193,7 +193,7 @@ impl ServerCertVerifier for Recorder {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider()
+        aws_lc_rs::default_provider()
             .signature_verification_algorithms
             .supported_schemes()
     }
@@ -207,7 +207,7 @@ async fn handshake(
 ) -> io::Result<(CertificateDer<'static>, TlsFacts)> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
     let recorder = Arc::new(Recorder::default());
-    let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .unwrap()
         .dangerous()

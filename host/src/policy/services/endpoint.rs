@@ -232,7 +232,7 @@ async fn tcp(host: &str, port: u16) -> Result<TcpStream, EndpointError> {
 fn system_tls() -> Result<Arc<rustls::ClientConfig>, EndpointError> {
     static SYSTEM: OnceLock<Result<Arc<rustls::ClientConfig>, String>> = OnceLock::new();
     let system = SYSTEM.get_or_init(|| {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier =
             rustls_platform_verifier::Verifier::new(Arc::clone(&provider)).map_err(|error| error.to_string())?;
         let builder = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
