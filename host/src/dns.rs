@@ -26,8 +26,8 @@ use answers::{Answers, Found};
 
 /// How many look-ups run at once; further ones wait (and time out as temporary failures by their caller's clock).
 pub const MAX_CONCURRENT_LOOKUPS: usize = 512;
-/// How many answers the cache holds.
-pub const CACHE_ENTRIES: u64 = 16_384;
+/// How many answers hickory's own cache holds, which serves libraries that take the resolver.
+pub const CACHE_ENTRIES: u64 = 2_048;
 /// How long an absence is believed at most (RFC 2308 §5 advises one to three hours).
 const NEGATIVE_TTL_MAX: Duration = Duration::from_secs(3 * 3600);
 /// How many names of an address are tried for forward confirmation (RFC 8601 §3 asks for a bound).

@@ -8,20 +8,24 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hickory_resolver::proto::rr::{RData, RecordType};
-use quick_cache::Equivalent;
 use quick_cache::sync::Cache;
+use quick_cache::{Equivalent, Weighter};
 
 use super::DnsError;
 
-/// How many answers are kept; those that are asked for least go first.
+/// How many answers are kept, if they are of usual size; those that are asked for least go first.
 const ENTRIES: usize = 8_192;
+/// What they may take together, in bytes: records of strangers can be long.
+const BYTES_MAX: u64 = 8 << 20;
+/// What an answer takes besides texts, about.
+const ENTRY_BYTES: usize = 256;
 
 /// What a name has of a type; never a temporary failure.
 pub(super) type Found = Result<Arc<[RData]>, DnsError>;
 
 /// The cache. Clones share it.
 #[derive(Clone)]
-pub(super) struct Answers(Arc<Cache<Question, Answer>>);
+pub(super) struct Answers(Arc<Cache<Question, Answer, Bytes>>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Question {
@@ -38,7 +42,7 @@ struct Answer {
 
 impl Answers {
     pub(super) fn new() -> Answers {
-        Answers(Arc::new(Cache::new(ENTRIES)))
+        Answers(Arc::new(Cache::with_weighter(ENTRIES, BYTES_MAX, Bytes)))
     }
 
     /// What was found, if that still holds.
@@ -50,6 +54,21 @@ impl Answers {
     pub(super) fn keep(&self, name: &str, kind: RecordType, found: Found, until: Instant) {
         let name = Box::from(name);
         self.0.insert(Question { name, kind }, Answer { found, until });
+    }
+}
+
+/// Weighs answers.
+#[derive(Clone)]
+struct Bytes;
+
+impl Weighter<Question, Answer> for Bytes {
+    fn weight(&self, question: &Question, answer: &Answer) -> u64 {
+        let text = |record: &RData| match record {
+            RData::TXT(txt) => txt.txt_data.iter().map(|text| text.len()).sum(),
+            _ => size_of::<RData>(),
+        };
+        let records: usize = answer.found.iter().flat_map(|records| records.iter()).map(text).sum();
+        (ENTRY_BYTES + question.name.len() + records) as u64
     }
 }
 
@@ -83,6 +102,8 @@ impl Equivalent<Question> for Asked<'_> {
 mod tests {
     use std::time::Duration;
 
+    use hickory_resolver::proto::rr::rdata::TXT;
+
     use super::*;
 
     #[test]
@@ -99,5 +120,16 @@ mod tests {
         assert_eq!(answers.get("a.example", RecordType::AAAA, now), None);
         assert_eq!(answers.get("c.example", RecordType::A, now), None);
         assert_eq!(answers.get("a.example", RecordType::A, now + second), None);
+    }
+
+    #[test]
+    fn long_texts_do_not_fill_the_memory() {
+        let (answers, until) = (Answers::new(), Instant::now() + Duration::from_secs(60));
+        let text = TXT::new(vec!["x".repeat(255); 250]);
+        let found: Arc<[RData]> = [RData::TXT(text)].into();
+        for number in 0..1_000 {
+            answers.keep(&format!("{number}.example"), RecordType::TXT, Ok(found.clone()), until);
+        }
+        assert!(answers.0.len() > 10 && answers.0.weight() <= BYTES_MAX);
     }
 }

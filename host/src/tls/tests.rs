@@ -149,7 +149,12 @@ fn what_is_loaded_and_what_to_worry_about() {
         assert_eq!(loaded.warnings, expected);
         assert!(loaded.not_after_unix.is_some());
     }
-    let (_, loaded) = load(&made_until(&["a.test"], 2020, 2027), &aws_lc_rs::default_provider(), now).unwrap();
+    let (_, loaded) = load(
+        &made_until(&["a.test"], 2020, 2027),
+        &aws_lc_rs::default_provider(),
+        now,
+    )
+    .unwrap();
     assert_eq!(loaded.not_after_unix, Some(since_epoch(date(2027, 1)).as_secs()));
 }
 
