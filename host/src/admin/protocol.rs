@@ -10,7 +10,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::message::{Envelope, Id, QueueState, RecipientStatus};
+use crate::message::{Envelope, Id, QueueState, Recipient, RecipientStatus};
 
 /// The longest line in either direction, in bytes: a listing of [`LIST_LIMIT`] messages with long addresses fits.
 pub const LINE_LIMIT: usize = 16 * 1024 * 1024;
@@ -111,34 +111,49 @@ pub enum QueueAction {
 pub enum Selection {
     All,
     Ids(Vec<Id>),
-    /// Both patterns, where both are given, must fit.
-    Matching {
-        /// One of the recipients that still wait.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        recipient: Option<String>,
-        /// The reverse-path; an empty pattern is the null sender.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        sender: Option<String>,
-    },
+    /// All patterns that are given must fit.
+    Matching(Patterns),
+}
+
+/// Patterns for parts of a message's state.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Patterns {
+    /// One of the recipients that still wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recipient: Option<String>,
+    /// The reverse-path; an empty pattern is the null sender.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+    /// Why the message is held; it fits no message that is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held: Option<String>,
 }
 
 impl Selection {
-    pub fn matches(&self, id: Id, envelope: &Envelope) -> bool {
+    /// `held`: why the message is, if it is.
+    pub fn matches(&self, id: Id, envelope: &Envelope, held: Option<&str>) -> bool {
         match self {
             Selection::All => true,
             Selection::Ids(ids) => ids.contains(&id),
-            Selection::Matching { recipient, sender } => {
-                let waiting = |pattern: &String| {
-                    let waiting = envelope
-                        .recipients
-                        .iter()
-                        .filter(|rcpt| rcpt.status == RecipientStatus::Pending);
-                    waiting.into_iter().any(|rcpt| fits(pattern, &rcpt.address))
-                };
-                recipient.as_ref().is_none_or(waiting)
-                    && sender.as_ref().is_none_or(|pattern| fits(pattern, &envelope.sender))
-            }
+            Selection::Matching(patterns) => patterns.fit(envelope, held),
         }
+    }
+}
+
+impl Patterns {
+    fn fit(&self, envelope: &Envelope, held: Option<&str>) -> bool {
+        let is_pending = |rcpt: &&Recipient| rcpt.status == RecipientStatus::Pending;
+        let waits = |pattern: &String| {
+            let mut waiting = envelope.recipients.iter().filter(is_pending);
+            waiting.any(|rcpt| fits(pattern, &rcpt.address))
+        };
+        let is_held = |pattern: &String| held.is_some_and(|why| fits(pattern, why));
+        self.recipient.as_ref().is_none_or(waits)
+            && self
+                .sender
+                .as_ref()
+                .is_none_or(|pattern| fits(pattern, &envelope.sender))
+            && self.held.as_ref().is_none_or(is_held)
     }
 }
 
@@ -375,9 +390,18 @@ mod tests {
             ],
             ..Envelope::default()
         };
-        let matching = |recipient: Option<&str>, sender: Option<&str>| Selection::Matching {
-            recipient: recipient.map(str::to_owned),
-            sender: sender.map(str::to_owned),
+        let matching = |recipient: Option<&str>, sender: Option<&str>| {
+            Selection::Matching(Patterns {
+                recipient: recipient.map(str::to_owned),
+                sender: sender.map(str::to_owned),
+                held: None,
+            })
+        };
+        let held_for = |why: &str| {
+            Selection::Matching(Patterns {
+                held: Some(why.to_owned()),
+                ..Patterns::default()
+            })
         };
         for (select, expected) in [
             (Selection::All, true),
@@ -388,8 +412,12 @@ mod tests {
             (matching(Some("*@there.test"), Some("alice@*")), true),
             (matching(Some("*@there.test"), Some("")), false),
         ] {
-            assert_eq!(select.matches(Id(1), &envelope), expected, "{select:?}");
+            assert_eq!(select.matches(Id(1), &envelope, None), expected, "{select:?}");
         }
+        let held = Some("outbound brake: alice sent");
+        assert!(held_for("outbound brake: alice *").matches(Id(1), &envelope, held));
+        assert!(!held_for("outbound brake: bob *").matches(Id(1), &envelope, held));
+        assert!(!held_for("*").matches(Id(1), &envelope, None));
     }
 
     /// Other programs speak this protocol too: the text is part of the contract.

@@ -45,7 +45,7 @@ impl App {
             after = Some(last.id);
             found.extend(
                 page.into_iter()
-                    .filter(|listed| select.matches(listed.id, &listed.state.envelope))
+                    .filter(|listed| select.matches(listed.id, &listed.state.envelope, listed.state.held.as_deref()))
                     .map(|listed| (listed.id, listed.state)),
             );
         }

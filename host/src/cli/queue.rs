@@ -8,7 +8,7 @@ use clap::{Args, Subcommand};
 
 use super::client;
 use super::text::{Paint, address, age, printable, printable_lines, size};
-use crate::admin::protocol::{LIST_LIMIT, QueueAction, QueueItem, Request, Response, Selection};
+use crate::admin::protocol::{LIST_LIMIT, Patterns, QueueAction, QueueItem, Request, Response, Selection};
 use crate::message::{Id, QueueState, RecipientStatus, since_epoch};
 
 /// See and steer the messages that wait for delivery
@@ -49,6 +49,7 @@ Examples:
   gatepost queue show 0C2F7Q6XKJ4R8
   gatepost queue retry --all
   gatepost queue hold --sender 'news@*'
+  gatepost queue release --held 'spam: *'
   gatepost queue remove --sender '<>'         bounces have the null sender";
 
 /// Enough to see what is going on.
@@ -63,6 +64,9 @@ pub struct Matching {
     /// Messages from such a sender; `<>` is the null sender
     #[arg(long, value_name = "PATTERN")]
     sender: Option<String>,
+    /// Messages that are held for such a reason, as `queue list` shows it
+    #[arg(long, value_name = "PATTERN")]
+    held: Option<String>,
 }
 
 impl Matching {
@@ -72,25 +76,28 @@ impl Matching {
             Some(inside) => inside.to_owned(),
             None => pattern.clone(),
         };
-        match (&self.recipient, &self.sender) {
-            (None, None) => Selection::All,
-            (recipient, sender) => Selection::Matching {
-                recipient: recipient.as_ref().map(bare),
-                sender: sender.as_ref().map(bare),
-            },
+        let patterns = Patterns {
+            recipient: self.recipient.as_ref().map(bare),
+            sender: self.sender.as_ref().map(bare),
+            held: self.held.clone(),
+        };
+        if patterns == Patterns::default() {
+            Selection::All
+        } else {
+            Selection::Matching(patterns)
         }
     }
 }
 
 /// Which messages are meant; one way of saying it must be used.
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("which").args(["ids", "all", "recipient", "sender"]).required(true).multiple(true))]
+#[command(group = clap::ArgGroup::new("which").args(["ids", "all", "recipient", "sender", "held"]).required(true).multiple(true))]
 pub struct Which {
     /// The messages' ids
-    #[arg(value_name = "ID", conflicts_with_all = ["all", "recipient", "sender"])]
+    #[arg(value_name = "ID", conflicts_with_all = ["all", "recipient", "sender", "held"])]
     ids: Vec<Id>,
     /// Every message
-    #[arg(long, conflicts_with_all = ["recipient", "sender"])]
+    #[arg(long, conflicts_with_all = ["recipient", "sender", "held"])]
     all: bool,
     #[command(flatten)]
     matching: Matching,
@@ -288,16 +295,24 @@ mod tests {
 
     #[test]
     fn what_is_selected() {
-        let matching = |recipient: Option<&str>, sender: Option<&str>| Selection::Matching {
-            recipient: recipient.map(str::to_owned),
-            sender: sender.map(str::to_owned),
+        let matching = |recipient: Option<&str>, sender: Option<&str>| {
+            Selection::Matching(Patterns {
+                recipient: recipient.map(str::to_owned),
+                sender: sender.map(str::to_owned),
+                held: None,
+            })
         };
+        let held = Selection::Matching(Patterns {
+            held: Some("spam:*".to_owned()),
+            ..Patterns::default()
+        });
         for (line, expected) in [
             ("retry --all", Selection::All),
             ("retry 0000000000001 0000000000002", Selection::Ids(vec![Id(1), Id(2)])),
             ("retry --recipient *@a.test", matching(Some("*@a.test"), None)),
             ("retry --sender <>", matching(None, Some(""))),
             ("retry --sender <b@*> --recipient a", matching(Some("a"), Some("b@*"))),
+            ("retry --held spam:*", held),
         ] {
             let line = Line::try_parse_from(["queue"].into_iter().chain(line.split(' '))).unwrap();
             let Command::Retry(which) = line.command else { panic!() };

@@ -171,7 +171,7 @@ impl Brake {
     fn held(&self, name: &str, seconds: u64) -> Answer {
         metrics::count("messages_held", 1);
         Answer::pass()
-            .quarantine(format!("outbound brake: {name} sent far more than usual"))
+            .quarantine(hold(name))
             .because(
                 "outbound-brake",
                 format!("{name} sent far more than usual: mail is held for {seconds} s from now"),
@@ -193,13 +193,14 @@ impl Brake {
             .map(|to| format!("<{to}>"))
             .collect();
         let more = if recipients.len() > named.len() { " ..." } else { "" };
-        let (sent_by, user) = (pattern(&sender), pattern(name));
+        // By the reason and not by the sender, of whom who abuses an account may have many.
+        let (held, user) = (pattern(&hold(name)), pattern(name));
         let (window, hold, usual) = (self.window_seconds, self.hold_seconds, usual_milli.div_ceil(MILLI));
         log::warn(&format!(
             "outbound brake pulled: {name} from [{}] (listener {}, EHLO {}) sent to {count} recipients within {window} s, where {usual} are usual and {limit} pass; \
              now <{sender}> to {}{more}. Mail of {name} is held for {hold} s. \
-             Look: gatepost queue list --sender '{sent_by}'. Release: gatepost queue release --sender '{sent_by}'. \
-             Drop: gatepost queue remove --sender '{sent_by}'. Stop the account: gatepost user passwd '{user}'",
+             Look: gatepost queue list --held '{held}'. Release: gatepost queue release --held '{held}'. \
+             Drop: gatepost queue remove --held '{held}'. Stop the account: gatepost user passwd '{user}'",
             peer.address,
             session.listener().name,
             session.ehlo_name().unwrap_or_default(),
@@ -208,14 +209,15 @@ impl Brake {
     }
 }
 
-/// A pattern of `gatepost queue` for an address: what a shell could take for something else, and a client chose, is any characters.
-fn pattern(address: &str) -> String {
-    if address.is_empty() {
-        return "<>".to_owned();
-    }
-    let is_plain = |letter: char| letter.is_alphanumeric() || "@._+=-".contains(letter);
-    address
-        .chars()
+/// The reason for which the mail of this identity is held.
+fn hold(name: &str) -> String {
+    format!("outbound brake: {name} sent far more than usual")
+}
+
+/// A pattern of `gatepost queue`: what a shell could take for something else, and a client chose, is any characters.
+fn pattern(text: &str) -> String {
+    let is_plain = |letter: char| letter.is_alphanumeric() || " :@._+=-".contains(letter);
+    text.chars()
         .map(|letter| if is_plain(letter) { letter } else { '*' })
         .collect()
 }
@@ -310,8 +312,7 @@ mod tests {
     fn what_an_administrator_copies_is_one_word_of_a_shell() {
         let cases = [
             ("alice@ours.test", "alice@ours.test"),
-            ("", "<>"),
-            ("o'x; reboot #@ours.test", "o*x**reboot**@ours.test"),
+            ("o'x; reboot #@ours.test", "o*x* reboot *@ours.test"),
             ("jos\u{e9}+x@ours.test", "jos\u{e9}+x@ours.test"),
         ];
         for (address, expected) in cases {
