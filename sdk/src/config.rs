@@ -5,14 +5,17 @@
 
 use serde::de::DeserializeOwned;
 
+/// Names that are listed beside one that is meant.
+const MOST_NAMES: usize = 12;
+
 /// # Errors
-/// The key's path and what is wrong there: `limits[0].rate: invalid type: string "x", expected u32`, or
+/// The key's path and what is wrong there: `limits[0].rate: invalid type: string "x", expected a whole number from 0 to 4294967295`, or
 /// ``limits[0].brust: unknown field `brust`, expected one of `rate`, `burst`; did you mean `burst`?``.
 pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     let mut deserializer = serde_json::Deserializer::from_str(json);
     let value = serde_path_to_error::deserialize(&mut deserializer).map_err(|error| {
         let path = error.path().to_string();
-        let what = with_nearest(without_position(&error.into_inner().to_string()));
+        let what = with_nearest(in_words(without_position(&error.into_inner().to_string())));
         // The path of the whole document is a dot, and says nothing.
         if path == "." { what } else { format!("{path}: {what}") }
     })?;
@@ -27,7 +30,29 @@ fn without_position(text: &str) -> String {
     }
 }
 
-/// Appends the nearest of the names that serde expected, if one is near enough to be meant.
+/// Names of Rust's types mean nothing to who writes a configuration.
+fn in_words(text: String) -> String {
+    let Some((what, expected)) = text.rsplit_once("expected ") else {
+        return text;
+    };
+    let expected = match expected {
+        "u8" => whole(u8::MIN, u8::MAX),
+        "u16" => whole(u16::MIN, u16::MAX),
+        "u32" => whole(u32::MIN, u32::MAX),
+        "u64" => whole(u64::MIN, u64::MAX),
+        "i32" => whole(i32::MIN, i32::MAX),
+        "i64" => whole(i64::MIN, i64::MAX),
+        "f32" | "f64" => "a number".to_owned(),
+        _ => return text,
+    };
+    format!("{what}expected {expected}")
+}
+
+fn whole(least: impl std::fmt::Display, most: impl std::fmt::Display) -> String {
+    format!("a whole number from {least} to {most}")
+}
+
+/// Appends the nearest of the names that serde expected, if one is near enough to be meant; it stands for all of them where they are many.
 fn with_nearest(text: String) -> String {
     let is_name = text.starts_with("unknown field ") || text.starts_with("unknown variant ");
     // What stands in backticks: first what was found, then what was expected.
@@ -39,10 +64,12 @@ fn with_nearest(text: String) -> String {
         .map(|name| (strsim::levenshtein(found, name), name))
         .filter(|(distance, name)| *distance <= found.len().max(name.len()).div_ceil(3))
         .min();
-    match nearest {
-        Some((_, name)) => format!("{text}; did you mean `{name}`?"),
-        None => text,
-    }
+    let Some((_, name)) = nearest else { return text };
+    let what = match text.split_once(", expected ") {
+        Some((what, _)) if text.matches('`').count() / 2 > MOST_NAMES => what,
+        _ => &text,
+    };
+    format!("{what}; did you mean `{name}`?")
 }
 
 #[cfg(test)]
@@ -77,7 +104,7 @@ mod tests {
         let cases = [
             (
                 r#"{"limits":[{"rate":1},{"rate":"x"}]}"#,
-                "limits[1].rate: invalid type: string \"x\", expected u32",
+                "limits[1].rate: invalid type: string \"x\", expected a whole number from 0 to 4294967295",
             ),
             (
                 r#"{"limits":[{"rat":1}]}"#,

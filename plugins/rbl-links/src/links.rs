@@ -15,6 +15,9 @@ const MOST_AUTHORITY_BYTES: usize = 512;
 /// Bytes of a character reference that are looked at: `&#x0000002f;`.
 const MOST_REFERENCE_BYTES: usize = 12;
 
+/// Blanks before a link without a scheme that are passed over.
+const MOST_BLANKS: usize = 16;
+
 /// Tells `found` every host that a message, or its beginning, links to: as written, in order, as often as it is there; those of messages inside it last.
 pub fn each(message: &[u8], found: &mut impl FnMut(&str)) {
     // Not by recursion, and taken apart on the way: thousands of messages inside each other are no more than thousands of lines, and to free them as
@@ -56,8 +59,18 @@ fn in_text(text: &str, found: &mut impl FnMut(&str)) {
     for (at, byte) in bytes.iter().enumerate() {
         let start = match byte {
             b':' if is_after(bytes, at, b"http") || is_after(bytes, at, b"https") => at + 1,
-            // Without a scheme, as in `href="//host/"`.
-            b'"' | b'\'' | b'=' if bytes[at + 1..].starts_with(b"//") => at + 1,
+            // Without a scheme, as in `href="//host/"` and `url(//host/)`; blanks before it mean nothing to browsers.
+            b'"' | b'\'' | b'=' | b'(' => {
+                let blanks = bytes[at + 1..]
+                    .iter()
+                    .take_while(|byte| byte.is_ascii_whitespace())
+                    .take(MOST_BLANKS)
+                    .count();
+                if !bytes[at + 1 + blanks..].starts_with(b"//") {
+                    continue;
+                }
+                at + 1 + blanks
+            }
             // Mail programs make a link of it.
             b'w' | b'W' if begins_www(bytes, at) => {
                 name(&text[at..], found);
@@ -227,6 +240,10 @@ mod tests {
                 "<a href=\"//a.example/x\"> <a href=//b.example> <a href='//c.example'>",
                 &["a.example", "b.example", "c.example"],
             ),
+            (
+                "<a href=\" //a.example\"> <a href= //b.example> <p style=\"background:url( //c.example/x)\">",
+                &["a.example", "b.example", "c.example"],
+            ),
             ("http://www.bank.example@evil.example/", &["evil.example"]),
             ("http://bank.example:x,y@evil.example:80/", &["evil.example"]),
             ("http://evil.example\\@bank.example/", &["evil.example"]),
@@ -243,7 +260,7 @@ mod tests {
             ),
             ("http://192.0.2.1/ http://[2001:db8::1]/", &["192.0.2.1"]),
             (
-                "http:// http:x ftp://a.example mailto:x@a.example // a //b.example",
+                "http:// http:x ftp://a.example mailto:x@a.example // a //b.example hxxp://c.example x = // d.example",
                 &[],
             ),
         ];

@@ -10,6 +10,7 @@ use crate::evidence::OWN_PLACES;
 use crate::model::{Model, SHIPPED};
 use crate::phrases::Phrases;
 use crate::rules::{NAMES, RULES};
+use crate::score::decimal;
 
 /// Bytes of a body that may be read at most: with the header they fit in one read of the host's 256 KiB.
 pub const MOST_BODY_BYTES: u32 = 192 * 1024;
@@ -244,13 +245,19 @@ pub fn check(config: Config) -> Result<Settings, String> {
         quarantine: points(config.quarantine),
         reject: points(config.reject),
     };
+    let outbound = (tag.is_some() || quarantine.is_some() || reject.is_some()).then(|| Thresholds {
+        tag: points(tag).unwrap_or(inbound.tag),
+        quarantine: points(quarantine).or(inbound.quarantine),
+        reject: points(reject).or(inbound.reject),
+    });
+    below("quarantine", inbound.quarantine, inbound.reject)?;
+    // What is inherited is not what this table asks for.
+    if let Some(outbound) = outbound.filter(|_| quarantine.is_some()) {
+        below("outbound.quarantine", outbound.quarantine, outbound.reject)?;
+    }
     Ok(Settings {
         inbound,
-        outbound: (tag.is_some() || quarantine.is_some() || reject.is_some()).then(|| Thresholds {
-            tag: points(tag).unwrap_or(inbound.tag),
-            quarantine: points(quarantine).or(inbound.quarantine),
-            reject: points(reject).or(inbound.reject),
-        }),
+        outbound,
         always_score: config.always_score,
         body_bytes: config.body_bytes,
         weights,
@@ -260,6 +267,18 @@ pub fn check(config: Config) -> Result<Settings, String> {
         rspamd: config.rspamd,
         spamd: config.spamd,
     })
+}
+
+/// What is kept back from so many points on must not be refused before.
+fn below(key: &str, quarantine: Option<i32>, reject: Option<i32>) -> Result<(), String> {
+    match (quarantine, reject) {
+        (Some(quarantine), Some(reject)) if quarantine >= reject => Err(format!(
+            "{key}: {} is not below `reject`, which is {}, so nothing would be kept: write less, or leave it out",
+            decimal(quarantine),
+            decimal(reject),
+        )),
+        _ => Ok(()),
+    }
 }
 
 fn own_phrases(written: &BTreeMap<String, Points>) -> Result<Option<Box<Phrases<OWN_PLACES>>>, String> {

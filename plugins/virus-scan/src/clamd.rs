@@ -82,30 +82,26 @@ fn receive(connection: &Connection) -> Result<Vec<u8>, EndpointError> {
     Ok(answer)
 }
 
+/// It gives one answer. Of more, one that found something counts, and else none: who says two things is not clamd.
 fn understand(answer: &[u8]) -> Scan {
-    let whole = answer.iter().position(|byte| *byte == 0).map(|end| &answer[..end]);
-    let said = whole.map(String::from_utf8_lossy).unwrap_or_default();
-    if said == "stream: OK" {
-        return Scan::Clean;
+    let mut said: Vec<&[u8]> = answer.split(|byte| *byte == 0).collect();
+    let behind = said.pop().unwrap_or_default();
+    if let Some(name) = said.iter().find_map(|said| signature(said)) {
+        return Scan::Found(name);
     }
-    let found = said
-        .strip_prefix("stream: ")
-        .and_then(|rest| rest.strip_suffix(" FOUND"));
-    if let Some(name) = found {
-        return Scan::Found(
-            name.chars()
-                .filter(char::is_ascii_graphic)
-                .take(NAME_BYTES_MAX)
-                .collect(),
-        );
+    match (said.as_slice(), behind) {
+        ([b"stream: OK"], []) => Scan::Clean,
+        ([b"INSTREAM size limit exceeded. ERROR"], []) => Scan::TooLarge,
+        ([], []) => Scan::Failed("it closed the connection without an answer".to_owned()),
+        _ => Scan::Failed(format!("it answered {:?}", String::from_utf8_lossy(answer))),
     }
-    if said == "INSTREAM size limit exceeded. ERROR" {
-        return Scan::TooLarge;
-    }
-    Scan::Failed(match answer {
-        [] => "it closed the connection without an answer".to_owned(),
-        _ => format!("it answered {:?}", String::from_utf8_lossy(answer)),
-    })
+}
+
+/// Of what an answer says that it found.
+fn signature(said: &[u8]) -> Option<String> {
+    let name = said.strip_prefix(b"stream: ")?.strip_suffix(b" FOUND")?;
+    let graphic = name.iter().filter(|byte| byte.is_ascii_graphic());
+    Some(graphic.take(NAME_BYTES_MAX).map(|byte| char::from(*byte)).collect())
 }
 
 fn failed(name: &str, what: &str, error: &EndpointError) -> String {
@@ -126,7 +122,7 @@ mod tests {
         let found = |name: &str| Scan::Found(name.to_owned());
         let cases: [(&[u8], Scan); 8] = [
             (b"stream: OK\0", Scan::Clean),
-            (b"stream: OK\0and more", Scan::Clean),
+            (b"stream: OK\0stream: Eicar FOUND\0", found("Eicar")),
             (b"stream: Eicar-Test-Signature FOUND\0", found("Eicar-Test-Signature")),
             (b"stream: Odd\x07 \xff\xf0name FOUND\0", found("Oddname")),
             (b"stream: \xff FOUND\0", found("")),
@@ -141,7 +137,9 @@ mod tests {
 
     #[test]
     fn everything_else_is_a_failure() {
-        let cases: [&[u8]; 11] = [
+        let cases: [&[u8]; 13] = [
+            b"stream: OK\0and more",
+            b"stream: OK\0stream: OK\0",
             b"",
             b"\0",
             b"stream: OK",
