@@ -338,6 +338,7 @@ fn program_rules() {
         "X-Mailer: Microsoft Outlook Express 6.00",
         "+mailer-false-outlook +mailer-without-mime",
     );
+    more("X-Mailer: Microsoft Outlook Express Macintosh Edition - 4.5 (0410)", "");
     more("X-Mailer: Mozilla 4.7", "");
     more("X-Mailer: Advanced Mass Sender v.4", "+mailer-bulk");
     more("X-Mailer: QXZ 4711", "+mailer-odd");
