@@ -1,10 +1,11 @@
 //! The form in which the program that wrote a message writes its header: how it spells the names of fields, and how its dates,
 //! Message-IDs, mailboxes, types and boundaries are made. Programs for bulk mail give themselves away by it.
 //!
-//! Each form is one more word of the message, and training says what it is worth. What a field says does not count here, only how; fields
-//! that are added on the way, as by lists, are not looked at.
+//! Each form is one more word of the message, and training says what it is worth. What a field says does not count here, only how, but for the
+//! program's own name: its words are forms, too, and so is each other form together with it, as a program that is not what it says has
+//! forms that are not its own. Fields that are added on the way, as by lists, are not looked at.
 
-use crate::evidence::Words;
+use crate::evidence::{Form, Words};
 use crate::header::Fields;
 use crate::word;
 
@@ -14,6 +15,10 @@ const MOST_BYTES: usize = 24;
 const MOST_DATE_BYTES: usize = 48;
 /// Bytes of a type, or of an encoding, that count.
 const MOST_TYPE_BYTES: usize = 60;
+/// Words of a program's name that count.
+const MOST_PROGRAM_WORDS: usize = 12;
+/// Words of it that tell programs apart: behind them are versions.
+const PROGRAM_NAME_WORDS: usize = 3;
 
 // The same form in another field is another one.
 const DATE: u32 = word::hash(b"form:date");
@@ -25,40 +30,79 @@ const TYPE: u32 = word::hash(b"form:type");
 const BOUNDARY: u32 = word::hash(b"form:boundary");
 const ENCODING: u32 = word::hash(b"form:encoding");
 const NAME: u32 = word::hash(b"form:name");
+const PROGRAM: u32 = word::hash(b"form:program");
 
 /// Passes the forms of a header on.
 pub fn look(fields: &Fields<'_>, words: &mut impl Words) {
+    let mailer = fields.mailer.unwrap_or_default();
+    look_at_program(mailer, words);
+    let mut forms = Forms {
+        words,
+        program: name_of_program(mailer),
+    };
     for name in &fields.written {
-        words.take_form(bytes(NAME, name));
+        forms.take(bytes(NAME, name));
     }
     if let Some(date) = fields.date {
         let date = &date[..date.len().min(MOST_DATE_BYTES)];
-        words.take_form(date.iter().fold(DATE, |form, byte| word::pair(form, class(*byte))));
+        forms.take(date.iter().fold(DATE, |form, byte| word::pair(form, class(*byte))));
     }
     if let Some(id) = fields.message_id {
         let id = id.strip_prefix(b"<").unwrap_or(id);
         let at = id.iter().position(|byte| *byte == b'@').unwrap_or(id.len());
-        words.take_form(runs(ID_LEFT, &id[..at]));
-        words.take_form(word::pair(ID_RIGHT, right_side(&id[at..])));
+        forms.take(runs(ID_LEFT, &id[..at]));
+        forms.take(word::pair(ID_RIGHT, right_side(&id[at..])));
     }
     for (salt, field) in [(FROM, fields.from), (TO, fields.to)] {
         if let Some(field) = field {
-            words.take_form(word::pair(salt, mailboxes(field)));
+            forms.take(word::pair(salt, mailboxes(field)));
         }
     }
     if let Some(encoding) = fields.encoding {
-        words.take_form(lower(ENCODING, encoding));
+        forms.take(lower(ENCODING, encoding));
     }
     if let Some(content_type) = fields.content_type {
         let boundary = content_type
             .windows(b"boundary=".len())
             .position(|window| window.eq_ignore_ascii_case(b"boundary="));
         let (before, boundary) = content_type.split_at(boundary.unwrap_or(content_type.len()));
-        words.take_form(lower(TYPE, before.trim_ascii_end()));
+        forms.take(lower(TYPE, before.trim_ascii_end()));
         if let Some(boundary) = boundary.get(b"boundary=".len()..) {
-            words.take_form(runs(BOUNDARY, boundary));
+            forms.take(runs(BOUNDARY, boundary));
         }
     }
+}
+
+/// Passes forms on, each as it is and together with the program.
+struct Forms<'a, W> {
+    words: &'a mut W,
+    program: u32,
+}
+
+impl<W: Words> Forms<'_, W> {
+    fn take(&mut self, form: u32) {
+        self.words.take_form(Form::Header, form);
+        self.words.take_form(Form::Program, word::pair(self.program, form));
+    }
+}
+
+/// The words of the program's name, and each with the one before.
+fn look_at_program(mailer: &[u8], words: &mut impl Words) {
+    let mut before = PROGRAM;
+    let names = mailer.split(|byte| !byte.is_ascii_alphanumeric());
+    for name in names.filter(|name| !name.is_empty()).take(MOST_PROGRAM_WORDS) {
+        let name = word::pair(PROGRAM, word::hash(name));
+        words.take_form(Form::Program, name);
+        words.take_form(Form::Program, word::pair(before, name));
+        before = name;
+    }
+}
+
+/// A number for the program, whatever its version.
+fn name_of_program(mailer: &[u8]) -> u32 {
+    let names = mailer.split(|byte| !byte.is_ascii_alphabetic());
+    let names = names.filter(|name| !name.is_empty()).take(PROGRAM_NAME_WORDS);
+    names.fold(PROGRAM, |program, name| word::pair(program, word::hash(name)))
 }
 
 /// A digit, a capital, a small letter, or the sign itself.
@@ -121,20 +165,27 @@ fn mailboxes(field: &[u8]) -> u32 {
 mod tests {
     use super::*;
 
-    struct All(Vec<u32>);
+    #[derive(Default)]
+    struct All {
+        header: Vec<u32>,
+        program: Vec<u32>,
+    }
 
     impl Words for All {
         fn take(&mut self, _: u32) {}
 
-        fn take_form(&mut self, hash: u32) {
-            self.0.push(hash);
+        fn take_form(&mut self, form: Form, hash: u32) {
+            match form {
+                Form::Header => self.header.push(hash),
+                Form::Program => self.program.push(hash),
+            }
         }
     }
 
     fn forms(header: &str) -> Vec<u32> {
-        let mut all = All(Vec::new());
+        let mut all = All::default();
         look(&crate::header::read(header.as_bytes()).0, &mut all);
-        all.0
+        all.header
     }
 
     #[test]
@@ -151,15 +202,11 @@ mod tests {
             ),
             (
                 "Content-Type: multipart/mixed; boundary=\"a1B2\"",
-                "content-type: Multipart/Mixed;\n\tboundary=\"xy34Z567\"",
+                "Content-Type: Multipart/Mixed;\n\tboundary=\"xy34Z567\"",
             ),
         ];
         for (one, other) in alike {
-            // The name, which is spelled as it is, comes first.
-            let behind = |header: &str| {
-                forms(header).split_off(usize::from(!header.starts_with("From") && !header.starts_with("Date")))
-            };
-            assert_eq!(behind(one), behind(other), "{one}");
+            assert_eq!(forms(one), forms(other), "{one}");
         }
         let unlike = [
             (
@@ -168,6 +215,8 @@ mod tests {
             ),
             ("Message-ID: <1@a.example>", "Message-ID: <1@A>"),
             ("Message-ID: <1@a.example>", "Message-Id: <1@a.example>"),
+            ("Subject: x", "SUBJECT: x"),
+            ("Subject: x", "Subject: x\nX-Priority: 3"),
             ("From: Alice <a@b.example>", "From: \"Alice\" <a@b.example>"),
             ("To: a@b.example", "To: a@b.example, b@b.example"),
             (
@@ -180,5 +229,28 @@ mod tests {
             assert_ne!(forms(one), forms(other), "{one}");
         }
         assert!(forms("Received: by a.example\nList-Id: <x>\nDelivered-To: y\nX-Loop: z").is_empty());
+        assert!(forms("Subject: a\nMIME-Version: 1.0\nCc:").is_empty());
+    }
+
+    #[test]
+    fn a_program_is_its_name_and_each_form_is_seen_together_with_it() {
+        let of_program = |header: &str| {
+            let mut all = All::default();
+            look(&crate::header::read(header.as_bytes()).0, &mut all);
+            all.program
+        };
+        let date = "Date: Fri, 6 Mar 2026 10:00:00 +0000";
+        let (none, one) = (
+            of_program(date),
+            of_program(&format!("X-Mailer: Blue Mail 4.1\n{date}")),
+        );
+        assert_eq!(none.len(), 1, "no program, and the form of the date");
+        // Four words, each alone and behind the one before, the field's name and the date.
+        assert_eq!(one.len(), 4 * 2 + 2);
+        assert_ne!(one.last(), none.last());
+        let next = of_program(&format!("X-Mailer: Blue Mail 17.20\n{date}"));
+        assert_eq!(one, next, "a version is a number, whatever it is");
+        let many = format!("X-Mailer: {}", "a ".repeat(1000));
+        assert_eq!(of_program(&many).len(), MOST_PROGRAM_WORDS * 2 + 1);
     }
 }

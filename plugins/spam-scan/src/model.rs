@@ -14,16 +14,13 @@
 //!
 //! A word of number `n` is in the place of its highest bits, or in the one beside it. What is in neither says nothing.
 
-use crate::evidence::Words;
+use crate::evidence::{Form, Words};
 use crate::rules::RULES;
 
 const MAGIC: &[u8; 8] = b"gpspam 1";
 const HEADER_BYTES: usize = 20;
 /// Places for words, as a binary logarithm: 2^16 are 128 KiB.
 const MOST_PLACES_LOG: u32 = 17;
-
-/// What a form counts beside a word that stands alone.
-pub const FORM: f64 = 0.125;
 
 /// The model that ships.
 pub static SHIPPED: &[u8] = include_bytes!("../model.bin");
@@ -91,7 +88,7 @@ impl<'a> Model<'a> {
             model: self,
             seen: Vec::new(),
             words: 0,
-            forms: 0,
+            forms: [0; Form::ALL.len()],
             known: 0,
         }
     }
@@ -127,9 +124,9 @@ pub struct Tally<'m> {
     model: &'m Model<'m>,
     /// A bit for each place; empty until a word is known. The text of many a message (a test, a report, another language) has none.
     seen: Vec<u32>,
-    /// The sums of weights.
+    /// The sums of weights; those of forms by what they are of.
     words: i32,
-    forms: i32,
+    forms: [i32; Form::ALL.len()],
     known: u32,
 }
 
@@ -144,8 +141,10 @@ impl Words for Tally<'_> {
         }
     }
 
-    fn take_form(&mut self, hash: u32) {
-        self.forms += self.weight(hash).unwrap_or(0);
+    fn take_form(&mut self, form: Form, hash: u32) {
+        if self.model.may_know(hash) {
+            self.forms[form as usize] += self.weight(hash).unwrap_or(0);
+        }
     }
 }
 
@@ -170,9 +169,10 @@ impl Tally<'_> {
         (points / 10_000.0) as i32
     }
 
-    /// Points of the forms, in hundredths: a header has about as many whatever the message, so each counts for itself.
+    /// Points of the forms, in hundredths.
     pub fn forms(&self) -> i32 {
-        let points = f64::from(self.forms) * f64::from(self.model.unit) * FORM;
+        let sums = Form::ALL.map(|form| f64::from(self.forms[form as usize]) * form.counts());
+        let points = sums.iter().sum::<f64>() * f64::from(self.model.unit);
         (points / 10_000.0) as i32
     }
 }

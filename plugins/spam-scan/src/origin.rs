@@ -53,7 +53,9 @@ pub fn look(fields: &Fields<'_>, evidence: &mut Evidence) {
     let microsoft = find_ignoring_case(mailer, b"outlook").is_some()
         || find_ignoring_case(mailer, b"microsoft").is_some()
         || find_ignoring_case(mailer, b"internet mail service").is_some();
-    let outlook_express = begins(fields.mailer, "microsoft outlook express");
+    // That of the Macintosh is another program, and makes its own.
+    let outlook_express =
+        begins(fields.mailer, "microsoft outlook express") && find_ignoring_case(mailer, b"macintosh").is_none();
     let (mut outlook_id, mut replaced_id) = (false, false);
     match fields.message_id {
         None => evidence.hit(Rule::MissingMessageId, true),

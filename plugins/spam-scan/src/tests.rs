@@ -7,7 +7,7 @@ use gatepost_sdk::testing::Script;
 use gatepost_sdk::types::HeaderPlace;
 
 use super::*;
-use crate::evidence::{Evidence, Words};
+use crate::evidence::{Evidence, Form, Words};
 use crate::rules::RULES;
 
 fn script(config: &str) -> Script<SpamScan> {
@@ -154,7 +154,7 @@ fn rules(message: &str) -> Vec<&'static str> {
     struct Nowhere;
     impl Words for Nowhere {
         fn take(&mut self, _: u32) {}
-        fn take_form(&mut self, _: u32) {}
+        fn take_form(&mut self, _: Form, _: u32) {}
     }
     let message = message.replace('\n', "\r\n");
     let (fields, offset) = header::read(message.as_bytes());
@@ -338,6 +338,7 @@ fn program_rules() {
         "X-Mailer: Microsoft Outlook Express 6.00",
         "+mailer-false-outlook +mailer-without-mime",
     );
+    more("X-Mailer: Microsoft Outlook Express Macintosh Edition - 4.5 (0410)", "");
     more("X-Mailer: Mozilla 4.7", "");
     more("X-Mailer: Advanced Mass Sender v.4", "+mailer-bulk");
     more("X-Mailer: QXZ 4711", "+mailer-odd");

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use spam_scan::evidence::{Evidence, Words};
+use spam_scan::evidence::{Evidence, Form, Words};
 use spam_scan::header;
 use spam_scan::model::{self, Model};
 use spam_scan::rules::RULES;
@@ -44,8 +44,8 @@ pub struct Sample {
     pub times: [u8; RULES.len()],
     /// Numbers of words and pairs, ascending, each once.
     pub words: Vec<u32>,
-    /// Numbers of forms, in the same way.
-    pub forms: Vec<u32>,
+    /// Numbers of forms, by what they are of, in the same way.
+    pub forms: [Vec<u32>; Form::ALL.len()],
 }
 
 impl Sample {
@@ -55,8 +55,10 @@ impl Sample {
         for word in &self.words {
             tally.take(*word);
         }
-        for form in &self.forms {
-            tally.take_form(*form);
+        for form in Form::ALL {
+            for number in &self.forms[form as usize] {
+                tally.take_form(form, *number);
+            }
         }
         model.base() + model::rule_points(model, &self.times) + tally.words() + tally.forms()
     }
@@ -93,7 +95,7 @@ impl Corpus {
 #[derive(Default)]
 struct All {
     words: Vec<u32>,
-    forms: Vec<u32>,
+    forms: [Vec<u32>; Form::ALL.len()],
 }
 
 impl Words for All {
@@ -101,8 +103,8 @@ impl Words for All {
         self.words.push(hash);
     }
 
-    fn take_form(&mut self, hash: u32) {
-        self.forms.push(hash);
+    fn take_form(&mut self, form: Form, hash: u32) {
+        self.forms[form as usize].push(hash);
     }
 }
 
@@ -111,11 +113,8 @@ fn sample(kind: Kind, file: String, message: &[u8]) -> Sample {
     let body = &message[offset..];
     let mut all = All::default();
     let evidence = Evidence::of(&fields, &body[..body.len().min(BODY_BYTES)], None, &mut all);
-    let [words, forms] = [all.words, all.forms].map(|mut numbers| {
-        numbers.sort_unstable();
-        numbers.dedup();
-        numbers
-    });
+    let words = distinct(all.words);
+    let forms = all.forms.map(distinct);
     let from = String::from_utf8_lossy(fields.from.unwrap_or_default());
     let sender = match address(&from) {
         // One robot posts many feeds, which are no more alike than newsletters: their names tell them apart.
@@ -137,6 +136,12 @@ fn sample(kind: Kind, file: String, message: &[u8]) -> Sample {
         words,
         forms,
     }
+}
+
+fn distinct(mut numbers: Vec<u32>) -> Vec<u32> {
+    numbers.sort_unstable();
+    numbers.dedup();
+    numbers
 }
 
 /// Lines end in CRLF on the way.

@@ -5,15 +5,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::TAG;
 use crate::corpus::{Corpus, Kind, Sample};
 use crate::descent::{self, Slope};
+use spam_scan::evidence::Form;
 use spam_scan::model;
 use spam_scan::rules::{RULES, Rule};
 
 /// A word or pair is known if so many lists and senders use it: one that only a few use says who writes, and not what.
 const FEWEST_GROUPS: usize = 3;
 /// How strongly words are drawn to nothing.
-const WORD_PULL: f64 = 0.02;
+const WORD_PULL: f64 = 0.01;
 /// How strongly rules are drawn to judgement's points.
-const RULE_PULL: f64 = 2.0;
+const RULE_PULL: f64 = 1.0;
 /// How strongly those of [`LANGUAGE`] are.
 const LANGUAGE_PULL: f64 = 40.0;
 /// What a message of hard ham counts beside others: there is little of it, and to tag it is as bad.
@@ -23,7 +24,7 @@ const GOOD_SIDE: i32 = -5;
 /// What ham without its good sides counts beside others.
 const BARE_HAM: f64 = 0.05;
 /// The logarithm of the odds, by the messages trained on, at which mail is tagged. Chosen by scores of mail that was not trained on.
-const TAG_ODDS: f64 = 3.4;
+const TAG_ODDS: f64 = 2.2;
 
 /// Rules that say in which language a message is. All ham that is trained on is of people who read English: what it says of these is not so
 /// elsewhere.
@@ -98,7 +99,7 @@ pub fn train(corpus: &Corpus, places: &[usize]) -> Trained {
 fn known_words(samples: &[&Sample]) -> BTreeMap<u32, usize> {
     let mut groups: BTreeMap<u32, BTreeSet<&str>> = BTreeMap::new();
     for sample in samples {
-        for word in sample.words.iter().chain(&sample.forms) {
+        for word in sample.words.iter().chain(sample.forms.iter().flatten()) {
             let of_word = groups.entry(*word).or_default();
             if of_word.len() < FEWEST_GROUPS {
                 of_word.insert(&sample.group);
@@ -140,7 +141,10 @@ impl Row {
         };
         let words = places(&sample.words);
         let word = 1.0 / (words.len().max(1) as f64).sqrt();
-        let forms = places(&sample.forms).into_iter().map(|place| (place, model::FORM));
+        let forms = Form::ALL.into_iter().flat_map(|form| {
+            let places = places(&sample.forms[form as usize]);
+            places.into_iter().map(move |place| (place, form.counts()))
+        });
         let words = words.into_iter().map(|place| (place, word)).chain(forms).collect();
         let rules = sample.times.iter().enumerate().filter(|(_, times)| **times > 0);
         Self {
