@@ -87,6 +87,8 @@ fn who_misbehaves_hurts_nobody_else_and_the_client_gets_the_configured_answer() 
                 "550 5.7.1 unwanted@ours.test is refused [",
             );
         }
+        // A policy need not say why.
+        relay.logged(&["\"refused\"", "unwanted@ours.test is refused", "\"reason\":\"policy\""]);
         let page = relay.page(admin, "/metrics");
         for (_, _, cause) in WAYS {
             let count = WAYS.iter().filter(|way| way.2 == cause).count();

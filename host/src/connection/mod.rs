@@ -283,6 +283,7 @@ impl Connection {
 
     fn log_refusal(&self, replied: &Replied, blame: &Blame) {
         let reason = match blame.reason.as_str() {
+            "" if blame.plugin.is_some() => "policy",
             "" => "protocol",
             reason => reason,
         };
