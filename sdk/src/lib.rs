@@ -72,7 +72,7 @@ use bindings::gatepost::policy as interface;
 #[cfg(not(target_family = "wasm"))]
 use native as interface;
 
-pub use config::parse as parse_config;
+pub use config::{parse as parse_config, require_endpoint};
 pub use hooks::{
     CommandResult, OnAuth, OnConnect, OnData, OnDelivery, OnDisconnect, OnEhlo, OnMail, OnMessage, OnQueued, OnRcpt,
     OnResult, OnRoute, Verdict,
