@@ -412,6 +412,38 @@ fn a_policy_that_would_open_the_relay_does_not_start() {
 }
 
 #[test]
+fn what_a_plugin_refuses_of_its_settings_has_a_file_and_a_line() {
+    let setup = || {
+        Setup::new().plugin(
+            "naughty",
+            &guest("naughty"),
+            "",
+            &format!("{BUDGET}\n[plugin.config]\nconfigure = \"refuse\""),
+        )
+    };
+    let setup_checked = setup();
+    let config = setup_checked.write();
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let line = 1 + text
+        .lines()
+        .position(|line| line == "[plugin.config]")
+        .expect("its settings");
+    let place = format!("gatepost.toml:{line}: plugin ");
+    let check = support::gatepost()
+        .args(["check", "--config"])
+        .arg(&config)
+        .output()
+        .expect("gatepost check");
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(
+        said.contains(&place) && said.contains("configure: refused, as told"),
+        "{said}"
+    );
+    let log = setup().refused();
+    assert!(log.contains(&place), "{log}");
+}
+
+#[test]
 fn later_plugins_see_what_earlier_ones_changed() {
     let sink = Sink::start();
     let relay = Setup::new()
