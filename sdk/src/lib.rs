@@ -61,6 +61,7 @@ mod hooks;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 mod policy;
+mod state_error;
 
 pub mod log;
 #[cfg(not(target_family = "wasm"))]
