@@ -7,7 +7,8 @@
 //! the default that is named here.
 //!
 //! How keys become values is in `read` (one function a table), how text becomes durations, sizes, networks and next
-//! hops in `values`, and how errors find their line in `document`.
+//! hops in `values`, how errors find their line in `document`, and where later errors
+//! find it in `places`.
 
 mod document;
 mod embedded;
