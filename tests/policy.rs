@@ -336,7 +336,7 @@ fn what_cannot_be_loaded_stops_the_start_and_says_what_to_do() {
         (
             &folder.path().join("none.wasm"),
             "",
-            "the configuration names this file, and it is not there",
+            "names this file, and it is not there",
         ),
     ];
     for (path, toml, remedy) in cases {
