@@ -338,7 +338,7 @@ fn what_cannot_be_loaded_stops_the_start_and_says_what_to_do() {
         (
             &folder.path().join("none.wasm"),
             "",
-            "the configuration names this file, and it is not there",
+            "names this file, and it is not there",
         ),
     ];
     for (path, toml, remedy) in cases {
@@ -411,6 +411,38 @@ fn a_policy_that_would_open_the_relay_does_not_start() {
     let log = relay.log();
     assert!(!log.contains("relay-probe") && !log.contains("decision"), "{log}");
     assert!(relay.command(&["check"]).contains("generous"));
+}
+
+#[test]
+fn what_a_plugin_refuses_of_its_settings_has_a_file_and_a_line() {
+    let setup = || {
+        Setup::new().plugin(
+            "naughty",
+            &guest("naughty"),
+            "",
+            &format!("{BUDGET}\n[plugin.config]\nconfigure = \"refuse\""),
+        )
+    };
+    let setup_checked = setup();
+    let config = setup_checked.write();
+    let text = std::fs::read_to_string(&config).expect("the configuration");
+    let line = 1 + text
+        .lines()
+        .position(|line| line == "[plugin.config]")
+        .expect("its settings");
+    let place = format!("gatepost.toml:{line}: plugin ");
+    let check = support::gatepost()
+        .args(["check", "--config"])
+        .arg(&config)
+        .output()
+        .expect("gatepost check");
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(
+        said.contains(&place) && said.contains("configure: refused, as told"),
+        "{said}"
+    );
+    let log = setup().refused();
+    assert!(log.contains(&place), "{log}");
 }
 
 #[test]

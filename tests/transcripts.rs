@@ -109,6 +109,21 @@ fn a_check_says_what_a_component_is_and_whether_the_relay_would_take_it() {
 }
 
 #[test]
+fn a_scanner_without_its_endpoint_is_not_loaded() {
+    let virus_scan = plugin("virus-scan");
+    let virus_scan = virus_scan.to_str().expect("UTF-8");
+    let (status, said) = plugin_check(&[virus_scan]);
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("there is no endpoint `clamd`: add endpoints = { clamd = \"unix:/run/clamav/clamd.ctl\" } to this [[plugin]]"),
+        "{said}"
+    );
+    let (status, said) = plugin_check(&[virus_scan, "--endpoint", "clamd"]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.contains("the relay would load it"), "{said}");
+}
+
+#[test]
 fn a_check_of_what_the_relay_would_refuse_says_why() {
     let guest = |name: &str| guest(name).to_str().expect("UTF-8").to_owned();
     let (generous, readme) = (guest("generous"), concat!(env!("CARGO_MANIFEST_DIR"), "/README.md"));

@@ -23,6 +23,25 @@ pub fn parse<T: DeserializeOwned>(json: &str) -> Result<T, String> {
     Ok(value)
 }
 
+/// Whether the plugin has an endpoint of this name: for [`Policy::new`](crate::Policy::new) of a policy that can do nothing without it. `example` is
+/// where it usually is: `unix:/run/clamav/clamd.ctl`. Needs the grant `endpoint`.
+///
+/// # Errors
+/// There is none: what to write, and the name that was probably meant.
+pub fn require_endpoint(name: &str, example: &str) -> Result<(), String> {
+    let names = crate::endpoint::names();
+    if names.iter().any(|known| known == name) {
+        return Ok(());
+    }
+    let near = match nearest(name, names.iter().map(String::as_str)) {
+        Some(near) => format!(" (there is `{near}`)"),
+        None => String::new(),
+    };
+    Err(format!(
+        "there is no endpoint `{name}`{near}: add endpoints = {{ {name} = \"{example}\" }} to this [[plugin]]"
+    ))
+}
+
 fn without_position(text: &str) -> String {
     match text.rfind(" at line ") {
         Some(end) => text[..end].to_owned(),
@@ -60,16 +79,20 @@ fn with_nearest(text: String) -> String {
     let (true, Some(found)) = (is_name, quoted.next()) else {
         return text;
     };
-    let nearest = quoted
-        .map(|name| (strsim::levenshtein(found, name), name))
-        .filter(|(distance, name)| *distance <= found.len().max(name.len()).div_ceil(3))
-        .min();
-    let Some((_, name)) = nearest else { return text };
+    let Some(name) = nearest(found, quoted) else { return text };
     let what = match text.split_once(", expected ") {
         Some((what, _)) if text.matches('`').count() / 2 > MOST_NAMES => what,
         _ => &text,
     };
     format!("{what}; did you mean `{name}`?")
+}
+
+fn nearest<'n>(given: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    let near = names
+        .map(|name| (strsim::levenshtein(given, name), name))
+        .filter(|(distance, name)| *distance <= given.len().max(name.len()).div_ceil(3))
+        .min();
+    near.map(|(_, name)| name)
 }
 
 #[cfg(test)]

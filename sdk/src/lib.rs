@@ -61,6 +61,7 @@ mod hooks;
 #[cfg(not(target_family = "wasm"))]
 mod native;
 mod policy;
+mod state_error;
 
 pub mod log;
 #[cfg(not(target_family = "wasm"))]
@@ -72,7 +73,7 @@ use bindings::gatepost::policy as interface;
 #[cfg(not(target_family = "wasm"))]
 use native as interface;
 
-pub use config::parse as parse_config;
+pub use config::{parse as parse_config, require_endpoint};
 pub use hooks::{
     CommandResult, OnAuth, OnConnect, OnData, OnDelivery, OnDisconnect, OnEhlo, OnMail, OnMessage, OnQueued, OnRcpt,
     OnResult, OnRoute, Verdict,

@@ -1,7 +1,7 @@
 //! The interface outside of a component: the same names and signatures, answered by the scripted host of [`testing`](crate::testing).
 //!
 //! Records and variants are the generated ones; only what would cross into the host, resources and functions, stands here a second time, and a
-//! test holds the signatures against the generated ones. A call outside of a scripted hook panics, as it would trap in the daemon.
+//! test holds the signatures against the generated ones. A call outside of a scripted hook panics, as it would trap in the daemon; `hooks` and `endpoint::names` are for where the policy is made.
 
 #![allow(missing_docs, reason = "the same items of `wit/` are documented there")]
 
@@ -284,6 +284,9 @@ pub mod endpoint {
         }
     }
 
+    pub fn names() -> Vec<String> {
+        crate::testing::world::endpoint_names()
+    }
     pub fn connect(name: &str) -> Result<Connection, EndpointError> {
         with(|world| {
             world.endpoint(name)?;
@@ -373,6 +376,7 @@ mod tests {
         use generated::endpoint::Connection;
         same_with_bytes(Connection::write, endpoint::Connection::write);
         same_with_number(Connection::read, endpoint::Connection::read);
+        let _ = [generated::endpoint::names, endpoint::names];
         same_result(generated::endpoint::connect, endpoint::connect);
         let _ = [generated::endpoint::http, endpoint::http];
     }

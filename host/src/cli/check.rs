@@ -90,39 +90,29 @@ impl Findings {
             .as_deref()
             .filter(|users| !made_at_start(config, users))
         {
-            if users.exists() {
-                self.secret(users, |bytes| match Users::parse(bytes, users) {
-                    Ok(_) => Vec::new(),
-                    Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
-                });
-            } else {
-                self.errors
-                    .push(in_file(users, "is not there: `gatepost user add NAME` makes it"));
-            }
+            self.secret(config, users, |bytes| match Users::parse(bytes, users) {
+                Ok(_) => Vec::new(),
+                Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
+            });
         }
         for route in routes(config) {
             if let Some(credentials) = &route.credentials {
                 let path = &credentials.password_file;
-                self.secret(path, |bytes| one_line(bytes, path));
+                self.secret(config, path, |bytes| one_line(bytes, path));
             }
         }
         if let Some(token) = &config.admin.token_file {
-            self.secret(token, |bytes| one_line(bytes, token));
+            self.secret(config, token, |bytes| one_line(bytes, token));
         }
         if let Some(password) = config.state.as_ref().and_then(|state| state.password_file.as_ref()) {
-            self.secret(password, |bytes| one_line(bytes, password));
+            self.secret(config, password, |bytes| one_line(bytes, password));
         }
         for plugin in &config.plugins {
             match regular::read(&plugin.file, COMPONENT_LIMIT) {
                 Ok(bytes) => self
                     .errors
                     .extend(not_a_component(&bytes).map(|problem| in_file(&plugin.file, problem))),
-                Err(error) => {
-                    let remedy = missing(config, &plugin.file, &error);
-                    let error = in_file(&plugin.file, error);
-                    self.errors
-                        .push(format!("{error} (plugin \"{}\"{remedy})", plugin.name));
-                }
+                Err(error) => self.errors.push(unread(config, &plugin.file, &error)),
             }
         }
         self.warnings.extend(config.warnings());
@@ -170,10 +160,10 @@ impl Findings {
     }
 
     /// A file that holds a secret: it must be readable here, good, and should not be readable by everybody.
-    fn secret(&mut self, path: &Path, problems: impl FnOnce(&[u8]) -> Vec<String>) {
+    fn secret(&mut self, config: &Config, path: &Path, problems: impl FnOnce(&[u8]) -> Vec<String>) {
         match regular::read(path, COMPONENT_LIMIT).map(Zeroizing::new) {
             Ok(bytes) => self.errors.extend(problems(&bytes)),
-            Err(error) => self.errors.push(in_file(path, error)),
+            Err(error) => self.errors.push(unread(config, path, &error)),
         }
         self.warn_if_open(path);
     }
@@ -214,12 +204,15 @@ fn in_file(path: &Path, problem: impl std::fmt::Display) -> String {
     format!("{}: {problem}", path.display())
 }
 
-/// `; ` and how there comes to be this file, if it is not there.
-fn missing(config: &Config, path: &Path, error: &io::Error) -> String {
+/// A file that the configuration names and that cannot be read: where it does, and how there comes to be the file if it is not there.
+fn unread(config: &Config, path: &Path, error: &io::Error) -> String {
+    let place = config.place_of_file(path);
+    let place = place.map(|place| format!("{place}: ")).unwrap_or_default();
     let remedy = config
         .remedy_for_missing(path)
         .filter(|_| error.kind() == io::ErrorKind::NotFound);
-    remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default()
+    let remedy = remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default();
+    format!("{place}{}{remedy}", in_file(path, error))
 }
 
 fn read_pair(config: &Config, pair: &CertificateFiles) -> Result<CertificatePem, String> {
@@ -230,10 +223,7 @@ fn read_pair(config: &Config, pair: &CertificateFiles) -> Result<CertificatePem,
 }
 
 pub(super) fn read_pem(config: &Config, path: &Path) -> Result<PemFile, String> {
-    let bytes = regular::read(path, COMPONENT_LIMIT).map_err(|error| {
-        let remedy = missing(config, path, &error);
-        in_file(path, format!("{error}{remedy}"))
-    })?;
+    let bytes = regular::read(path, COMPONENT_LIMIT).map_err(|error| unread(config, path, &error))?;
     Ok(PemFile {
         path: path.to_owned(),
         bytes: Zeroizing::new(bytes),
@@ -351,6 +341,8 @@ mod tests {
         write("native.wasm", b"\x7fELF", 0o644);
         let text = r#"
             hostname = "relay.test"
+            state = "redis://127.0.0.1"
+            state_password_file = "no-state-password"
             [[listener]]
             name = "mx"
             address = "127.0.0.1:0"
@@ -363,6 +355,19 @@ mod tests {
             next_hop = "smtps://mail.test"
             username = "relay"
             password_file = "password"
+            [[route]]
+            name = "provider"
+            domains = ["far.test"]
+            next_hop = "smtps://provider.test"
+            username = "us"
+            password_file = "no-password"
+            [admin]
+            address = "127.0.0.1:0"
+            token_file = "no-token"
+            [[dkim]]
+            domain = "ours.test"
+            selector = "s1"
+            key = "no-key.pem"
             [[plugin]]
             name = "core"
             file = "core.wasm"
@@ -385,12 +390,16 @@ mod tests {
         assert_eq!(
             bare(&findings.errors),
             [
-                "cert.pem: No such file or directory (os error 2); for a trial: `mkdir -p . && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=relay.test -keyout key.pem -out cert.pem`",
+                "gatepost.toml:9: \"certificate\" in [tls]: cert.pem: No such file or directory (os error 2); for a trial: `mkdir -p . && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=relay.test -keyout key.pem -out cert.pem`",
+                "gatepost.toml:29: \"key\" in [[dkim]]: no-key.pem: No such file or directory (os error 2); `openssl genpkey -algorithm ed25519 -out no-key.pem && chmod 600 no-key.pem` makes a key",
                 "users:3: a line reads NAME:ARGON2ID HASH:SCRAM KEYS; write it with `gatepost user add NAME`",
                 "password: must be one line, the secret, and nothing else",
+                "gatepost.toml:22: \"password_file\" in [[route]] \"provider\": no-password: No such file or directory (os error 2); write the password of \"us\" into it, one line, and `chmod 600 no-password`",
+                "gatepost.toml:25: \"token_file\" in [admin]: no-token: No such file or directory (os error 2); `(umask 077 && openssl rand -hex 32 > no-token)` makes a token",
+                "gatepost.toml:4: \"state_password_file\" in the top level: no-state-password: No such file or directory (os error 2); write the password of the server in \"state\" into it, one line, and `chmod 600 no-state-password`",
                 "core.wasm: is a core WebAssembly module, not a component: `gatepost plugin build` makes one of a project, `wasm-tools component new` of a module",
                 "native.wasm: is precompiled native code, which is refused: give the component itself",
-                "missing.wasm: No such file or directory (os error 2) (plugin \"missing\"; `gatepost plugin build` makes it of a project, `make build` the plugins that ship)",
+                "gatepost.toml:41: \"file\" in [[plugin]] \"missing\": missing.wasm: No such file or directory (os error 2); `gatepost plugin build` makes it of a project, `make build` the plugins that ship",
             ]
         );
         assert_eq!(

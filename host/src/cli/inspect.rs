@@ -10,7 +10,7 @@ use anyhow::{Context, anyhow};
 use super::plugin::read_component;
 use super::text::{Paint, printable, size};
 use crate::config::Grant;
-use crate::policy::inspection::{self, Inspection, Trial};
+use crate::policy::inspection::{self, Given, Inspection, Trial};
 use crate::policy::{Compiler, Engine};
 
 /// Say what a component is, and whether the relay would take it
@@ -24,6 +24,9 @@ pub struct Args {
     /// A grant besides those that its imports and its answers here need: for what other answers may hold. Once for each
     #[arg(long, value_name = "GRANT", value_parser = grant)]
     grant: Vec<Grant>,
+    /// The name of an endpoint that [plugin.endpoints] will have, for one that does not load without it. Once for each
+    #[arg(long, value_name = "NAME")]
+    endpoint: Vec<String>,
     /// A TOML file with what would stand in [plugin.config]
     #[arg(long, value_name = "FILE")]
     settings: Option<PathBuf>,
@@ -48,7 +51,12 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
             text.parse().with_context(name)?
         }
     };
-    let found = inspect(&args.file, &args.file, config, &args.grant)?;
+    let given = Given {
+        config,
+        grants: &args.grant,
+        endpoints: &args.endpoint,
+    };
+    let found = inspect(&args.file, &args.file, given)?;
     super::print(&summary(&found, &args.grant, Paint::stdout()))?;
     refused(&args.file, &found)
 }
@@ -56,11 +64,11 @@ pub fn check(args: &Args) -> anyhow::Result<()> {
 /// The verdict on the component in `half`, which is going to be in `file`, in one line, without settings and further grants. Fails if the relay would refuse
 /// it whatever its settings are.
 pub fn verdict(half: &Path, file: &Path) -> anyhow::Result<String> {
-    let found = inspect(half, file, toml::Table::new(), &[])?;
+    let found = inspect(half, file, Given::default())?;
     let paint = Paint::stdout();
     let said = match &found.verdict {
         Err(error) if found.refuses_its_configuration() => format!(
-            "{} {}; `gatepost plugin check --settings FILE {}` tries it with what will stand in [plugin.config]",
+            "{} {}; `gatepost plugin check --settings FILE {}` tries it with what will stand in [plugin.config], `--endpoint NAME` with an endpoint",
             paint.yellow("without settings the relay would refuse it:"),
             printable(error),
             file.display()
@@ -74,12 +82,12 @@ pub fn verdict(half: &Path, file: &Path) -> anyhow::Result<String> {
 }
 
 /// Looks at what is in `read`, as if it were in `file`.
-fn inspect(read: &Path, file: &Path, config: toml::Table, more_grants: &[Grant]) -> anyhow::Result<Inspection> {
+fn inspect(read: &Path, file: &Path, given: Given<'_>) -> anyhow::Result<Inspection> {
     let component = read_component(read)?.into();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let engine = Engine::new(Compiler::of_commands()).map_err(|error| anyhow!("the WebAssembly engine: {error:#}"))?;
     runtime
-        .block_on(inspection::inspect(&engine, file, component, config, more_grants))
+        .block_on(inspection::inspect(&engine, file, component, given))
         .map_err(|error| anyhow!("{}: the relay would refuse it: {error}", file.display()))
 }
 

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use super::places::{Named, Places};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -94,6 +95,7 @@ pub(super) struct Document<'a> {
     folder: PathBuf,
     errors: RefCell<Vec<(usize, String)>>,
     unknown: RefCell<Vec<Unknown>>,
+    places: RefCell<Places>,
     /// The keys that each kind of table was asked for.
     asked: RefCell<BTreeMap<&'static str, Vec<&'static str>>>,
 }
@@ -122,6 +124,7 @@ impl<'a> Document<'a> {
             folder: absolute.parent().unwrap_or(Path::new("/")).to_owned(),
             errors: RefCell::default(),
             unknown: RefCell::default(),
+            places: RefCell::default(),
             asked: RefCell::default(),
         };
         let (table, syntax) = DeTable::parse_recoverable(text);
@@ -223,12 +226,36 @@ impl<'d, 't> Section<'d, 't> {
         }
     }
 
+    /// The path of a file that a key names. Where it stands is remembered.
+    pub fn file(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path: PathBuf = self.get(key)?;
+        let line = self.line_of(key).unwrap_or_else(|| self.line());
+        let key = format!("\"{key}\" in {}", self.label);
+        self.document.places.borrow_mut().add_file(&path, Named { line, key });
+        Some(path)
+    }
+
+    /// The same for a key that must be there.
+    pub fn required_file(&mut self, key: &'static str) -> Option<PathBuf> {
+        self.need(key);
+        self.file(key)
+    }
+
+    /// What is remembered, when all was read.
+    pub fn places(&self) -> &RefCell<Places> {
+        &self.document.places
+    }
+
     /// The value of a key that must be there, unless the table itself is absent.
     pub fn required<T: Value>(&mut self, key: &'static str) -> Option<T> {
+        self.need(key);
+        self.get(key)
+    }
+
+    fn need(&mut self, key: &'static str) {
         if self.table.is_some() && !self.has(key) {
             self.document.error(self.at, format!("{} needs \"{key}\"", self.label));
         }
-        self.get(key)
     }
 
     /// A name that must be there, and that errors about this section show from now on.
@@ -327,6 +354,11 @@ impl<'d, 't> Section<'d, 't> {
     /// The line on which this table begins.
     pub fn line(&self) -> usize {
         self.document.line(self.at)
+    }
+
+    /// The line on which the value of a key begins, if it is there.
+    pub fn line_of(&mut self, key: &'static str) -> Option<usize> {
+        self.value(key).map(|value| self.document.line(value.span().start))
     }
 
     fn value(&mut self, key: &'static str) -> Option<&'t Spanned<DeValue<'t>>> {

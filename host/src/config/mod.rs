@@ -7,10 +7,12 @@
 //! the default that is named here.
 //!
 //! How keys become values is in `read` (one function a table), how text becomes durations, sizes, networks and next
-//! hops in `values`, and how errors find their line in `document`.
+//! hops in `values`, how errors find their line in `document`, and where later errors
+//! find it in `places`.
 
 mod document;
 mod embedded;
+mod places;
 mod read;
 mod values;
 
@@ -25,6 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use crate::message::AuthOffer;
 pub use document::{ConfigError, ConfigErrors};
 pub use embedded::{EMBEDDED_PLUGINS, embedded_state_dir, embedded_toml};
+pub use places::Places;
 pub use values::{normalise_domain, parse_duration};
 
 /// Everything that the file says. Paths are absolute.
@@ -62,6 +65,8 @@ pub struct Config {
     pub log: Log,
     /// In the order of the file, which is the order in which they are asked; names are unique.
     pub plugins: Vec<Plugin>,
+    /// Where in `file` it stands what only others find wrong.
+    pub places: Places,
 }
 
 /// Whether a client is in one of these networks. An IPv4 client in IPv6 clothes is an IPv4 client.
@@ -138,9 +143,45 @@ impl Config {
         if self.auth.users.as_deref() == Some(path) {
             return Some("`gatepost user add NAME` makes it".to_owned());
         }
+        let file = path.display();
+        if self.dkim.iter().any(|dkim| dkim.key == path) {
+            return Some(format!(
+                "`openssl genpkey -algorithm ed25519 -out {file} && chmod 600 {file}` makes a key"
+            ));
+        }
+        if self.admin.token_file.as_deref() == Some(path) {
+            return Some(format!("`(umask 077 && openssl rand -hex 32 > {file})` makes a token"));
+        }
+        let mut routes = std::iter::once(&self.delivery.default).chain(&self.routes);
+        let mut credentials = routes.by_ref().filter_map(|route| route.credentials.as_ref());
+        if let Some(credentials) = credentials.find(|credentials| credentials.password_file == path) {
+            let username = &credentials.username;
+            return Some(format!(
+                "write the password of {username:?} into it, one line, and `chmod 600 {file}`"
+            ));
+        }
+        let state_password = self.state.as_ref().and_then(|state| state.password_file.as_deref());
+        if state_password == Some(path) {
+            return Some(format!(
+                "write the password of the server in \"state\" into it, one line, and `chmod 600 {file}`"
+            ));
+        }
         let is_plugin = self.plugins.iter().any(|plugin| plugin.file == path);
         is_plugin
             .then(|| "`gatepost plugin build` makes it of a project, `make build` the plugins that ship".to_owned())
+    }
+
+    /// Where the configuration names a file: `gatepost.toml:12: "key" in [[dkim]]`. `None` without a file of its own, or if it does not name it.
+    pub fn place_of_file(&self, path: &Path) -> Option<String> {
+        let (line, key) = self.places.file(path)?;
+        Some(format!("{}:{line}: {key}", self.file.as_ref()?.display()))
+    }
+
+    /// Where a plugin's entry begins, or its own settings if it is about them and there are any: `gatepost.toml:12`.
+    pub fn place_of_plugin(&self, name: &str, is_about_settings: bool) -> Option<String> {
+        let lines = self.places.plugin(name)?;
+        let line = lines.config.filter(|_| is_about_settings).unwrap_or(lines.entry);
+        Some(format!("{}:{line}", self.file.as_ref()?.display()))
     }
 
     /// What is allowed, and seldom meant: for `gatepost check` and the log.
@@ -181,8 +222,10 @@ impl Config {
 
     /// Gives the plugin of that name other settings. Returns those that it had; `None`, and nothing is changed, if there is none.
     pub fn put_plugin(&mut self, settings: Plugin) -> Option<Plugin> {
-        let place = self.plugins.iter_mut().find(|plugin| plugin.name == settings.name)?;
-        Some(std::mem::replace(place, settings))
+        let entry = self.plugins.iter_mut().find(|plugin| plugin.name == settings.name)?;
+        // These do not stand in the file.
+        self.places.forget_plugin(&settings.name);
+        Some(std::mem::replace(entry, settings))
     }
 
     /// The configured route of that name.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::document::{Document, Section};
+use super::places::PluginLines;
 use super::values::{Count, Domain, JsonMap, MaybeDuration, Server, Size, normalise_domain};
 use super::*;
 
@@ -92,11 +93,12 @@ fn top(top: &mut Section<'_, '_>) -> Option<Config> {
         admin,
         log,
         plugins,
+        places: top.places().take(),
     })
 }
 
 fn state(top: &mut Section<'_, '_>) -> Option<StateServer> {
-    let password_file = top.get("state_password_file");
+    let password_file = top.file("state_password_file");
     if top.has("state_password_file") && !top.has("state") {
         top.problem("state_password_file", "needs \"state\": it is that server's password");
     }
@@ -238,7 +240,7 @@ fn tls(mut s: Section<'_, '_>) -> Option<Tls> {
 }
 
 fn certificate(s: &mut Section<'_, '_>) -> Option<CertificateFiles> {
-    let (certificate, key) = (s.required("certificate"), s.required("key"));
+    let (certificate, key) = (s.required_file("certificate"), s.required_file("key"));
     Some(CertificateFiles {
         certificate: certificate?,
         key: key?,
@@ -246,7 +248,7 @@ fn certificate(s: &mut Section<'_, '_>) -> Option<CertificateFiles> {
 }
 
 fn auth(mut s: Section<'_, '_>) -> Auth {
-    Auth { users: s.get("users") }
+    Auth { users: s.file("users") }
 }
 
 fn delivery(mut s: Section<'_, '_>, hostname: &str) -> Delivery {
@@ -322,7 +324,7 @@ fn routes(top: &mut Section<'_, '_>, default: &Route) -> Vec<Route> {
 fn hop(s: &mut Section<'_, '_>, name: String, domains: BTreeSet<String>, default: &Route) -> Route {
     let next_hop: Option<NextHop> = s.get("next_hop");
     let username: Option<String> = s.get("username");
-    let password_file: Option<PathBuf> = s.get("password_file");
+    let password_file = s.file("password_file");
     let local = matches!(&next_hop, Some(NextHop::Smtp { host, .. }) if is_loopback(host));
     let implicit = matches!(next_hop, Some(NextHop::Smtp { implicit_tls: true, .. }));
     // A password is not handed to whoever answers: with one, the certificate counts unless the file says otherwise.
@@ -387,7 +389,7 @@ fn dns(mut s: Section<'_, '_>) -> Dns {
 fn admin(mut s: Section<'_, '_>) -> Admin {
     let admin = Admin {
         address: s.get("address"),
-        token_file: s.get("token_file"),
+        token_file: s.file("token_file"),
     };
     if admin.token_file.is_some() && !s.has("address") {
         s.problem("token_file", "needs \"address\": it guards actions over HTTP");
@@ -408,6 +410,11 @@ fn plugins(top: &mut Section<'_, '_>) -> Vec<Plugin> {
     for mut section in top.tables("plugin", "[[plugin]]") {
         if let Some(plugin) = plugin(&mut section) {
             unique(&mut section, &mut lines, &plugin.name);
+            let lines = PluginLines {
+                entry: section.line(),
+                config: section.line_of("config"),
+            };
+            section.places().borrow_mut().add_plugin(&plugin.name, lines);
             plugins.push(plugin);
         }
     }
@@ -416,7 +423,7 @@ fn plugins(top: &mut Section<'_, '_>) -> Vec<Plugin> {
 
 fn plugin(s: &mut Section<'_, '_>) -> Option<Plugin> {
     let name = s.name("name");
-    let file = s.required("file");
+    let file = s.required_file("file");
     let grants: BTreeSet<Grant> = s.get("grants").unwrap_or_default();
     let endpoints: BTreeMap<String, Endpoint> = s.map("endpoints", "[plugin.endpoints]");
     let config: JsonMap = s.map("config", "[plugin.config]");
@@ -481,7 +488,7 @@ fn dkim(top: &mut Section<'_, '_>) -> Vec<Dkim> {
         let domain = section.required::<Domain>("domain").map(|domain| domain.0);
         // Labels like those of a domain (RFC 6376 §3.1).
         let selector = section.required::<Domain>("selector").map(|selector| selector.0);
-        let key = section.required("key");
+        let key = section.required_file("key");
         let (Some(domain), Some(selector), Some(key)) = (domain, selector, key) else {
             continue;
         };

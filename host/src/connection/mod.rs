@@ -78,6 +78,17 @@ struct Blame {
     id: Option<Id>,
 }
 
+impl Blame {
+    /// Without one of its own: a policy that gave none, or else the protocol.
+    fn reason(&self) -> &str {
+        match (self.reason.as_str(), &self.plugin) {
+            ("", Some(_)) => "policy",
+            ("", None) => "protocol",
+            (reason, _) => reason,
+        }
+    }
+}
+
 /// Serves one client until it is gone.
 pub async fn serve(relay: Arc<Relay>, listener: Arc<Listener>, socket: TcpStream, facts: SessionFacts) {
     let _open = listener.metrics.session();
@@ -282,11 +293,7 @@ impl Connection {
     }
 
     fn log_refusal(&self, replied: &Replied, blame: &Blame) {
-        let reason = match blame.reason.as_str() {
-            "" if blame.plugin.is_some() => "policy",
-            "" => "protocol",
-            reason => reason,
-        };
+        let reason = blame.reason();
         self.relay.metrics.refused(reason);
         let detail = match (&replied.line, blame.detail.as_str()) {
             (Some(line), "") => line,
@@ -384,5 +391,27 @@ fn command(verb: Verb) -> Command {
         Verb::Vrfy => Command::Vrfy,
         Verb::Quit => Command::Quit,
         Verb::Unimplemented | Verb::Http | Verb::Unknown => Command::Other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Blame;
+
+    #[test]
+    fn a_refusal_without_a_reason_is_the_policys_or_the_protocols() {
+        let blame = |reason: &str, plugin: Option<&str>| Blame {
+            reason: reason.to_owned(),
+            plugin: plugin.map(Into::into),
+            ..Blame::default()
+        };
+        for (blame, expected) in [
+            (blame("", None), "protocol"),
+            (blame("", Some("rbl")), "policy"),
+            (blame("listed", Some("rbl")), "listed"),
+            (blame("not-authenticated", None), "not-authenticated"),
+        ] {
+            assert_eq!(blame.reason(), expected);
+        }
     }
 }

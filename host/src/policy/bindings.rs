@@ -12,6 +12,7 @@ wasmtime::component::bindgen!({
         "gatepost:policy/state": async | trappable,
         "gatepost:policy/dns": async | trappable,
         "gatepost:policy/authentication": async | trappable,
+        "gatepost:policy/endpoint.names": trappable,
         "gatepost:policy/endpoint": async | trappable,
         default: trappable,
     },

@@ -135,7 +135,7 @@ pub struct Guest {
     endpoints: Arc<Endpoints>,
     /// When endpoints are no longer waited for in this call. None before the first one.
     endpoints_until: Option<Instant>,
-    grants: BTreeSet<Grant>,
+    settings: Arc<config::Plugin>,
     connections: ResourceTable,
     namespace: Option<Namespace>,
     /// Made when the guest first asks for some of it.
@@ -144,7 +144,12 @@ pub struct Guest {
 
 impl Guest {
     /// `memory` is what all instances of the plugin hold together.
-    pub fn new(settings: &config::Plugin, plugin: Arc<str>, endpoints: Arc<Endpoints>, memory: Arc<Account>) -> Guest {
+    pub fn new(
+        settings: Arc<config::Plugin>,
+        plugin: Arc<str>,
+        endpoints: Arc<Endpoints>,
+        memory: Arc<Account>,
+    ) -> Guest {
         let mut connections = ResourceTable::new();
         connections.set_max_capacity(CONNECTIONS_MAX);
         Guest {
@@ -161,7 +166,7 @@ impl Guest {
             plugin,
             endpoints,
             endpoints_until: None,
-            grants: settings.grants.clone(),
+            settings,
             connections,
             namespace: None,
             wasi: None,
@@ -270,7 +275,7 @@ impl Guest {
 
     /// The grants were checked when the plugin was loaded; this is the second lock on the same door.
     fn need(&self, grant: Grant) -> wasmtime::Result<()> {
-        match self.grants.contains(&grant) {
+        match self.settings.grants.contains(&grant) {
             true => Ok(()),
             false => Err(wasmtime::format_err!("the grant {grant} is missing")),
         }
@@ -1110,6 +1115,16 @@ async fn in_time<T>(
 }
 
 impl wit::endpoint::Host for Guest {
+    fn names(&mut self) -> wasmtime::Result<Vec<String>> {
+        self.need(Grant::Endpoint)?;
+        let names: Vec<String> = self.settings.endpoints.keys().cloned().collect();
+        // There is no call in `configure`.
+        if let Some(call) = &mut self.call {
+            call.saw("endpoint.names", Told::Amount(names.len()));
+        }
+        Ok(names)
+    }
+
     async fn connect(
         &mut self,
         name: String,

@@ -103,13 +103,23 @@ tls TLSv1.3
 > DISCONNECT
 ";
 
-/// Looks at a component, with this `[plugin.config]` and these grants besides those that its imports need. Must be called within a tokio runtime.
+/// What it gets for the trial.
+#[derive(Default)]
+pub struct Given<'a> {
+    /// Its `[plugin.config]`.
+    pub config: toml::Table,
+    /// Besides those that its imports need.
+    pub grants: &'a [Grant],
+    /// Names of endpoints; all of them say nothing.
+    pub endpoints: &'a [String],
+}
+
+/// Looks at a component. Must be called within a tokio runtime.
 pub async fn inspect(
     engine: &Engine,
     file: &Path,
     component: Arc<[u8]>,
-    config: toml::Table,
-    more_grants: &[Grant],
+    given: Given<'_>,
 ) -> Result<Inspection, String> {
     let bytes = component.len();
     let compiled = Compiled::new(engine, component).await?;
@@ -148,9 +158,10 @@ pub async fn inspect(
         engine,
         file,
         component: &compiled,
-        config,
+        config: given.config,
+        endpoints: given.endpoints,
     };
-    let all: BTreeSet<Grant> = grants.iter().chain(more_grants).copied().collect();
+    let all: BTreeSet<Grant> = grants.iter().chain(given.grants).copied().collect();
     let verdict = tried.with_what_answers_need(all, &mut grants).await;
     Ok(Inspection {
         bytes,
@@ -175,6 +186,7 @@ struct Tried<'a> {
     file: &'a Path,
     component: &'a Compiled,
     config: toml::Table,
+    endpoints: &'a [String],
 }
 
 impl Tried<'_> {
@@ -216,7 +228,9 @@ impl Tried<'_> {
         settings.grants = Some(grants.iter().map(ToString::to_string).collect());
         if grants.contains(&Grant::Endpoint) {
             // Which it wants is its own business; the grant needs one.
-            settings.endpoints.insert("none".to_owned(), String::new());
+            let none = "none".to_owned();
+            let names = self.endpoints.iter().cloned().chain([none]);
+            settings.endpoints.extend(names.map(|name| (name, String::new())));
         }
         let instances = Instances::Pooled;
         let world = services::start(self.engine, self.file, self.component, &transcript.settings, instances).await?;

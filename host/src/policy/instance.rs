@@ -273,7 +273,7 @@ impl Pool {
         let mut store = Store::new(
             self.engine.wasm(),
             Guest::new(
-                &self.settings,
+                self.settings.clone(),
                 self.plugin.clone(),
                 self.endpoints.clone(),
                 self.memory.clone(),

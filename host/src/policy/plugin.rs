@@ -21,7 +21,7 @@ use super::breaker::{Breaker, Condition, Turn};
 use super::decision::{Digest, Failure, Stage};
 use super::engine::{Engine, MEMORY_BYTES_MAX};
 use super::imports::{Call, Guest};
-use super::instance::{Exports, HookAnswer, HookCall, Pool};
+use super::instance::{Exports, HookAnswer, HookCall, Pool, REFUSES_ITS_CONFIGURATION};
 use super::probation::{Counts, Probation};
 use super::services::endpoint::Endpoints;
 use super::wasi;
@@ -33,11 +33,24 @@ const VERSION: &str = "@0.1.0";
 
 /// Why a plugin cannot be loaded. The text names what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("plugin {plugin:?} ({file}): {what}")]
+#[error("{}plugin {plugin:?} ({file}): {what}", .place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default())]
 pub struct LoadError {
+    /// The configuration and the line of the plugin's entry or settings in it, if that is known: `gatepost.toml:12`.
+    pub place: Option<String>,
     pub plugin: String,
     pub file: String,
     pub what: String,
+}
+
+impl LoadError {
+    /// The same with its place in this configuration.
+    pub fn placed_in(self, config: &config::Config) -> LoadError {
+        let is_about_settings = self.what.contains(REFUSES_ITS_CONFIGURATION);
+        LoadError {
+            place: config.place_of_plugin(&self.plugin, is_about_settings),
+            ..self
+        }
+    }
 }
 
 /// A loaded plugin.
@@ -94,6 +107,7 @@ impl Plugin {
     /// Checks, compiles and tries a plugin. Compiling takes a core for tenths of a second (Rust) to a minute (Python), once.
     pub async fn load(engine: &Engine, settings: Arc<config::Plugin>, bytes: Arc<[u8]>) -> Result<Plugin, LoadError> {
         let compiled = Compiled::new(engine, bytes).await.map_err(|what| LoadError {
+            place: None,
             plugin: settings.name.clone(),
             file: settings.file.display().to_string(),
             what,
@@ -113,6 +127,7 @@ impl Plugin {
     /// Checks and tries what was compiled.
     pub async fn of(engine: &Engine, settings: Arc<config::Plugin>, compiled: &Compiled) -> Result<Plugin, LoadError> {
         let error = |what: String| LoadError {
+            place: None,
             plugin: settings.name.clone(),
             file: settings.file.display().to_string(),
             what,

@@ -17,7 +17,7 @@ use super::probation::PROBATION;
 use super::shadow::Beside;
 use super::trial::{Running, Trial, Trials};
 use super::{Engine, Files, LoadError, Plugin, Policy, Services, probe};
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::message::Id;
 
 /// The policy in force, and how it is replaced.
@@ -75,7 +75,7 @@ impl Policies {
         services: Arc<Services>,
         disabled: BTreeSet<String>,
     ) -> Result<Policies, Vec<LoadError>> {
-        let plugins = load_all(&engine, &config.plugins, files, |_| None).await?;
+        let plugins = load_all(&engine, config, files, |_| None).await?;
         let policy = Policy::new(1, plugins, disabled, Box::default(), services);
         probe::run(&policy, config).await.map_err(|error| vec![error])?;
         Ok(Policies {
@@ -146,7 +146,7 @@ impl Policies {
             let tried = || running.iter().map(|trial| trial.plugin()).find(is_it);
             ready.or_else(|| tried().map(|plugin| Arc::new(plugin.again())))
         };
-        let plugins = load_all(&self.engine, &config.plugins, files, known).await?;
+        let plugins = load_all(&self.engine, config, files, known).await?;
         let (trials, mut ended) = super::trial::sort(running, &plugins);
         let is_there = |name: &String| plugins.iter().any(|plugin| *plugin.name == **name);
         let mut force = Force {
@@ -272,15 +272,16 @@ fn is_configured(config: &Config, name: &str) -> bool {
 
 async fn load_all(
     engine: &Engine,
-    plugins: &[config::Plugin],
+    config: &Config,
     files: &Files,
     known: impl Fn(&Digest) -> Option<Arc<Plugin>>,
 ) -> Result<Vec<Arc<Plugin>>, Vec<LoadError>> {
     let mut loaded = Vec::new();
     let mut errors = Vec::new();
-    for settings in plugins {
+    for settings in &config.plugins {
         let Some(bytes) = files.get(&settings.name) else {
             errors.push(LoadError {
+                place: None,
                 plugin: settings.name.clone(),
                 file: settings.file.display().to_string(),
                 what: "the file was not read".into(),
@@ -299,7 +300,7 @@ async fn load_all(
     }
     match errors.is_empty() {
         true => Ok(loaded),
-        false => Err(errors),
+        false => Err(errors.into_iter().map(|error| error.placed_in(config)).collect()),
     }
 }
 

@@ -275,6 +275,7 @@ impl Probe<'_> {
             "relay probe admitted: the policy would open the relay"
         );
         LoadError {
+            place: self.config.place_of_plugin(name, false),
             plugin: name.to_owned(),
             file: self
                 .config

@@ -96,9 +96,10 @@ fn open(config: &Config, path: &Path, most: u64) -> anyhow::Result<(File, Stamp)
         io::ErrorKind::NotFound => {
             let remedy = config.remedy_for_missing(path).map(|remedy| format!(" ({remedy})"));
             let remedy = remedy.unwrap_or_default();
-            anyhow::Error::new(error).context(format!(
-                "the configuration names this file, and it is not there{remedy}"
-            ))
+            let place = config
+                .place_of_file(path)
+                .unwrap_or_else(|| "the configuration".to_owned());
+            anyhow::Error::new(error).context(format!("{place} names this file, and it is not there{remedy}"))
         }
         _ => anyhow::Error::new(error),
     })?;

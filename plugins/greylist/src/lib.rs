@@ -57,7 +57,8 @@ impl OnRcpt for Greylist {
         let network = self.0.network(address).to_string();
         self.decide(session, &network, &sender, &recipient)
             .unwrap_or_else(|error| {
-                gatepost_sdk::log::error(&format!("nobody is greylisted: the state store failed: {error:?}"));
+                let why = error.in_words();
+                gatepost_sdk::log::error(&format!("nobody is greylisted: the state store failed: {why}"));
                 metrics::count("store_failed", 1);
                 Answer::pass()
             })

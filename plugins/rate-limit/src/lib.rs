@@ -286,7 +286,7 @@ impl RateLimit {
         )
         .because(
             "state-unavailable",
-            format!("the state store failed: {error:?}"),
+            format!("the state store failed: {}", error.in_words()),
             "wait; the administrator looks after the state server, or sets `when_state_is_gone` to \"allow\"",
         )
     }
@@ -300,7 +300,10 @@ impl RateLimit {
         };
         metrics::count(count, 1);
         if notes::get(Scope::Session, "", NOTE_STATE_GONE).is_none() {
-            log::error(&format!("limits are {held}: the state store failed: {error:?}"));
+            log::error(&format!(
+                "limits are {held}: the state store failed: {}",
+                error.in_words()
+            ));
             notes::set(Scope::Session, NOTE_STATE_GONE, Some(b"1"));
         }
     }

@@ -397,7 +397,9 @@ fn without_the_store_mail_passes_and_the_log_says_so_once_a_session() {
         script.sender("me@example.org");
         assert_eq!(script.on_rcpt("bob@ours.test"), Answer::pass());
     }
-    assert!(matches!(&script.take_log()[..], [(Level::Error, line)] if line.starts_with("limits are not held")));
+    assert!(
+        matches!(&script.take_log()[..], [(Level::Error, line)] if line == "limits are not held: the state store failed: gone")
+    );
     assert_eq!(script.counter("limits_not_held"), 2);
     script.state_fails("").sender("me@example.org");
     for _ in 0..5 {
@@ -417,7 +419,9 @@ fn without_the_store_mail_can_wait() {
     let text = "Limits cannot be looked at now: try again later";
     let answer = script.on_rcpt("bob@ours.test");
     assert_eq!(answer.decision, Answer::defer(451, "4.3.0", text).decision);
-    assert_eq!(answer.why.map(|why| why.reason), Some("state-unavailable".to_owned()));
+    let why = answer.why.expect("it says why");
+    assert_eq!(why.reason, "state-unavailable");
+    assert_eq!(why.detail, "the state store failed: gone");
     let answer = script.reconnect().on_connect();
     assert_eq!(answer.decision, Answer::disconnect(421, "4.3.0", text).decision);
     assert_eq!(script.counter("deferred_without_state"), 2);

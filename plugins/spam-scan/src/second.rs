@@ -24,6 +24,11 @@ impl Policy for SecondOpinion {
                     .to_owned(),
             );
         }
+        for (kind, scanner) in [(Kind::Rspamd, &settings.rspamd), (Kind::Spamd, &settings.spamd)] {
+            if scanner.is_some() {
+                kind.require_endpoint()?;
+            }
+        }
         Ok(Self(SpamScan(settings)))
     }
 }

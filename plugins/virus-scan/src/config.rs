@@ -82,5 +82,7 @@ pub fn check(config: Config) -> Result<Config, String> {
                 .to_owned(),
         );
     }
+    gatepost_sdk::require_endpoint(&config.endpoint, "unix:/run/clamav/clamd.ctl")
+        .map_err(|error| format!("endpoint: {error}"))?;
     Ok(config)
 }

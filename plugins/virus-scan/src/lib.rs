@@ -5,7 +5,7 @@
 //!
 //! Never: takes a message for clean of which clamd did not say so, or tells a client what was found.
 //!
-//! Fails at load if nothing would be scanned. Where clamd fails, `unavailable` of the configuration decides, not `on_failure` of the plugin.
+//! Fails at load if nothing would be scanned, or if the plugin has no endpoint of the configured name. Where clamd fails, `unavailable` of the configuration decides, not `on_failure` of the plugin.
 
 mod clamd;
 mod config;

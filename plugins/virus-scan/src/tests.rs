@@ -12,7 +12,7 @@ const OVER: &[u8] = b"INSTREAM size limit exceeded. ERROR\0";
 
 /// A message, and what clamd says.
 fn script(config: &str, answer: &[u8]) -> Script<VirusScan> {
-    let mut script = Script::new(config).expect("valid");
+    let mut script = Script::with_endpoints(config, &["clamd", "scanner"]).expect("valid");
     script.sender("me@elsewhere.test").recipients(&["bob@ours.test"]);
     script
         .message("Subject: hello\n\nbody\n")
@@ -231,5 +231,30 @@ fn a_bad_configuration_names_the_key() {
     for (json, expected) in cases {
         let error = Script::<VirusScan>::new(json).map(|_| ()).expect_err(json);
         assert!(error.starts_with(expected), "{json}: {error}");
+    }
+}
+
+#[test]
+fn an_endpoint_that_is_not_there_is_told_at_load() {
+    let cases: [(&str, &[&str], &str); 3] = [
+        (
+            "{}",
+            &[],
+            "endpoint: there is no endpoint `clamd`: add endpoints = { clamd = \"unix:/run/clamav/clamd.ctl\" } to this [[plugin]]",
+        ),
+        (
+            "{}",
+            &["clamav", "other"],
+            "endpoint: there is no endpoint `clamd` (there is `clamav`): add endpoints = { clamd = \"unix:/run/clamav/clamd.ctl\" } to this [[plugin]]",
+        ),
+        (
+            r#"{"endpoint":"scanner"}"#,
+            &["clamd"],
+            "endpoint: there is no endpoint `scanner`: add endpoints = { scanner = \"unix:/run/clamav/clamd.ctl\" } to this [[plugin]]",
+        ),
+    ];
+    for (json, endpoints, expected) in cases {
+        let error = Script::<VirusScan>::with_endpoints(json, endpoints).map(|_| ());
+        assert_eq!(error.expect_err(json), expected, "{json}");
     }
 }

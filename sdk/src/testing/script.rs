@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::state::Store;
-use super::world::{Content, Login, World, run, take_declined};
+use super::world::{Content, Login, World, make, run, take_declined};
 use crate::authentication::{ArcSet, Check, DmarcPolicy, DmarcRequest, Method, Status};
 use crate::dns::{DnsError, RecordType};
 use crate::endpoint::{EndpointError, Request, Response};
@@ -51,10 +51,24 @@ impl<P: Policy> Script<P> {
     /// # Errors
     /// What the administrator would read.
     pub fn new(config: &str) -> Result<Self, String> {
+        Self::with_endpoints(config, &[])
+    }
+
+    /// The same for a policy that has endpoints of these names. They answer with nothing until the script says otherwise.
+    ///
+    /// # Errors
+    /// What the administrator would read.
+    pub fn with_endpoints(config: &str, endpoints: &[&str]) -> Result<Self, String> {
         take_declined();
+        let config = crate::config::parse(config)?;
+        let policy = make(endpoints, || P::new(config))?;
+        let mut world = World::default();
+        for name in endpoints {
+            world.endpoints.entry((*name).to_owned()).or_default();
+        }
         Ok(Self {
-            policy: P::new(crate::config::parse(config)?)?,
-            world: World::default(),
+            policy,
+            world,
             relay: None,
             left: false,
             declined: take_declined(),

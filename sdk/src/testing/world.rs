@@ -34,6 +34,8 @@ const MOST_CONNECTION_BYTES: usize = 64 * 1024;
 thread_local! {
     static WORLD: RefCell<Option<World>> = const { RefCell::new(None) };
     static DECLINED: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// Those that the policy has which is being made.
+    static ENDPOINTS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
 }
 
 /// The policy that is being made does not want this hook.
@@ -49,6 +51,20 @@ pub(crate) fn decline(hook: &str) {
 /// What was declined since the last look.
 pub(super) fn take_declined() -> Vec<String> {
     DECLINED.take()
+}
+
+/// The endpoints of the policy that is being made, or of the script whose hook runs.
+pub(crate) fn endpoint_names() -> Vec<String> {
+    let of_hook = WORLD.with_borrow(|world| world.as_ref().map(|world| world.endpoints.keys().cloned().collect()));
+    of_hook.unwrap_or_else(|| ENDPOINTS.with_borrow(Clone::clone))
+}
+
+/// Makes a policy that has these endpoints.
+pub(super) fn make<R>(endpoints: &[&str], new: impl FnOnce() -> R) -> R {
+    ENDPOINTS.set(endpoints.iter().map(ToString::to_string).collect());
+    let made = new();
+    ENDPOINTS.take();
+    made
 }
 
 /// Answers one call of the policy into the host.

@@ -9,6 +9,7 @@
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 
+use gatepost::policy::inspection::Given;
 use gatepost::policy::{Compiler, Engine, inspection};
 use libfuzzer_sys::{Corpus, fuzz_target};
 
@@ -20,7 +21,7 @@ static WORLD: LazyLock<(tokio::runtime::Runtime, Engine)> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| -> Corpus {
     let (runtime, engine) = &*WORLD;
-    let inspected = inspection::inspect(engine, Path::new("fuzzed.wasm"), Arc::from(bytes), toml::Table::new(), &[]);
+    let inspected = inspection::inspect(engine, Path::new("fuzzed.wasm"), Arc::from(bytes), Given::default());
     match runtime.block_on(inspected) {
         Ok(_) => Corpus::Keep,
         Err(text) => {

@@ -100,6 +100,23 @@ impl Kind {
         }
     }
 
+    /// Where it listens as a rule.
+    fn usual_endpoint(self) -> &'static str {
+        match self {
+            Self::Rspamd => "tcp://127.0.0.1:11333",
+            Self::Spamd => "tcp://127.0.0.1:783",
+        }
+    }
+
+    /// Whether the plugin has the endpoint.
+    ///
+    /// # Errors
+    /// What to write into the configuration.
+    pub fn require_endpoint(self) -> Result<(), String> {
+        gatepost_sdk::require_endpoint(self.name(), self.usual_endpoint())
+            .map_err(|error| format!("{}: {error}", self.name()))
+    }
+
     /// What goes out before the message.
     fn head(self, facts: &Facts, size: u64) -> Vec<u8> {
         match self {

@@ -25,7 +25,7 @@ fn spamd(line: &str) -> Vec<u8> {
 }
 
 fn script(config: &str) -> Script<SecondOpinion> {
-    let mut script = Script::new(config).expect("valid");
+    let mut script = Script::with_endpoints(config, &["rspamd", "spamd"]).expect("valid");
     script
         .sender("me@elsewhere.test")
         .recipients(&["bob@ours.test", "eve@ours.test"]);
@@ -452,4 +452,25 @@ fn a_bad_configuration_names_the_key() {
         .map(|_| ())
         .expect_err("it asks nobody");
     assert!(error.starts_with("rspamd, spamd: spam-scan asks nobody"), "{error}");
+}
+
+#[test]
+fn a_scanner_that_is_not_among_the_endpoints_is_told_at_load() {
+    let error = |config: &str, endpoints: &[&str]| {
+        let made = Script::<SecondOpinion>::with_endpoints(config, endpoints);
+        made.map(|_| ()).err()
+    };
+    assert_eq!(
+        error(BOTH, &["rspamd"]).as_deref(),
+        Some(
+            "spamd: there is no endpoint `spamd` (there is `rspamd`): add endpoints = { spamd = \"tcp://127.0.0.1:783\" } to this [[plugin]]"
+        )
+    );
+    assert_eq!(
+        error(r#"{"rspamd":{}}"#, &[]).as_deref(),
+        Some(
+            "rspamd: there is no endpoint `rspamd`: add endpoints = { rspamd = \"tcp://127.0.0.1:11333\" } to this [[plugin]]"
+        )
+    );
+    assert_eq!(error(r#"{"rspamd":{}}"#, &["rspamd"]), None);
 }
