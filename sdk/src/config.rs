@@ -79,7 +79,9 @@ fn with_nearest(text: String) -> String {
     let (true, Some(found)) = (is_name, quoted.next()) else {
         return text;
     };
-    let Some(name) = nearest(found, quoted) else { return text };
+    let Some(name) = nearest(found, quoted) else {
+        return text;
+    };
     let what = match text.split_once(", expected ") {
         Some((what, _)) if text.matches('`').count() / 2 > MOST_NAMES => what,
         _ => &text,

@@ -15,9 +15,7 @@ use wasmtime::component::{Resource, ResourceTable};
 use super::bindings::gatepost::policy as wit;
 use super::decision::{Journal, READS_MAX, Read, Stage, Told};
 use super::memory::{Account, Limiter};
-use super::services::authentication::{
-    Authenticator, Check, EnvelopeChecks, MessageChecks, Method, Request, Sender, Status,
-};
+use super::services::authentication::{Authenticator, Check, EnvelopeChecks, MessageChecks, Request, Sender, Status};
 use super::services::content::Content;
 use super::services::counters::Counters;
 use super::services::endpoint::{self, Endpoints};
@@ -1013,13 +1011,7 @@ impl Guest {
         Ok(checks
             .iter()
             .map(|check| wit::authentication::Check {
-                method: match check.method {
-                    Method::Spf => wit::authentication::Method::Spf,
-                    Method::Iprev => wit::authentication::Method::Iprev,
-                    Method::Dkim => wit::authentication::Method::Dkim,
-                    Method::Dmarc => wit::authentication::Method::Dmarc,
-                    Method::Arc => wit::authentication::Method::Arc,
-                },
+                method: check.method.name().to_owned(),
                 status: match check.status {
                     Status::Pass => wit::authentication::Status::Pass,
                     Status::Fail => wit::authentication::Status::Fail,
@@ -1046,24 +1038,29 @@ impl wit::authentication::Host for Guest {
         &mut self,
         _: Resource<Session>,
         _: Resource<Message>,
-    ) -> wasmtime::Result<wit::authentication::MessageChecks> {
+    ) -> wasmtime::Result<Vec<wit::authentication::Check>> {
         let found = self.message_checks().await?;
-        let author_policy = found
-            .author_policy
-            .as_ref()
-            .map(|policy| wit::authentication::DmarcPolicy {
-                domain: policy.domain.clone(),
-                request: match policy.request {
-                    Request::None => wit::authentication::DmarcRequest::None,
-                    Request::Quarantine => wit::authentication::DmarcRequest::Quarantine,
-                    Request::Reject => wit::authentication::DmarcRequest::Reject,
-                },
-                percent: policy.percent,
-            });
-        Ok(wit::authentication::MessageChecks {
-            checks: self.checked("authentication.check-message", &found.checks)?,
-            author_policy,
-        })
+        self.checked("authentication.check-message", &found.checks)
+    }
+
+    async fn author_policy(
+        &mut self,
+        _: Resource<Session>,
+        _: Resource<Message>,
+    ) -> wasmtime::Result<Option<wit::authentication::DmarcPolicy>> {
+        let found = self.message_checks().await?;
+        let policy = found.author_policy.as_ref();
+        let told = policy.map_or(Told::Nothing, |policy| Told::Text(policy.domain.as_str().into()));
+        self.call()?.saw("authentication.author-policy", told);
+        Ok(policy.map(|policy| wit::authentication::DmarcPolicy {
+            domain: policy.domain.clone(),
+            request: match policy.request {
+                Request::None => wit::authentication::DmarcRequest::None,
+                Request::Quarantine => wit::authentication::DmarcRequest::Quarantine,
+                Request::Reject => wit::authentication::DmarcRequest::Reject,
+            },
+            percent: policy.percent,
+        }))
     }
 
     async fn arc_sets(

@@ -15,7 +15,7 @@ mod memory;
 use std::net::IpAddr;
 
 use config::{Config, Mailboxes, Settings, is_at_or_below};
-use gatepost_sdk::authentication::{self, Method, Status};
+use gatepost_sdk::authentication::{self, Status};
 use gatepost_sdk::prelude::*;
 use gatepost_sdk::state::StateError;
 use gatepost_sdk::{clock, metrics};
@@ -115,7 +115,7 @@ impl Greylist {
         let passes_spf = || {
             authentication::check_envelope(session)
                 .iter()
-                .any(|check| check.method == Method::Spf && check.status == Status::Pass)
+                .any(|check| check.method == "spf" && check.status == Status::Pass)
         };
         (!settings.client_names.is_empty() && is_named()) || (settings.exempt_spf_pass && passes_spf())
     }

@@ -15,7 +15,7 @@ mod results;
 mod syntax;
 
 use config::{Config, Mode, SpfFail, TemporaryErrors};
-use gatepost_sdk::authentication::{self, Check, DmarcPolicy, DmarcRequest, MessageChecks, Method, Status};
+use gatepost_sdk::authentication::{self, Check, DmarcPolicy, DmarcRequest, Status};
 use gatepost_sdk::prelude::*;
 use gatepost_sdk::random;
 use header::{End, HEADER_BYTES};
@@ -52,12 +52,13 @@ impl OnMessage for SenderAuth {
                 _ => answer,
             };
         }
-        let MessageChecks { checks, author_policy } = authentication::check_message(session, message);
+        let checks = authentication::check_message(session, message);
+        let policy = authentication::author_policy(session, message);
         let helo = session.sender().is_none_or(|sender| sender.is_empty());
-        let value = results::write(&hostname, &checks, author_policy.as_ref(), helo);
+        let value = results::write(&hostname, &checks, policy.as_ref(), helo);
         let found = Found {
             checks: &checks,
-            policy: author_policy.as_ref(),
+            policy: policy.as_ref(),
             session,
         };
         let answer = self.judge(&found, || authentication::arc_sets(session, message));
@@ -82,21 +83,14 @@ impl Found<'_> {
     }
 
     /// Status and subject of the one check of this method.
-    fn of(&self, method: Method) -> (Status, &str) {
+    fn of(&self, method: &str) -> (Status, &str) {
         let check = self.checks.iter().find(|check| check.method == method);
         check.map_or((Status::None, ""), |check| (check.status, &check.subject))
     }
 
     /// All of them, for the log: `spf=fail example.org, dkim=none, ...`.
     fn in_words(&self) -> String {
-        let words = |check: &Check| {
-            format!(
-                "{}={} {}",
-                results::method(check.method),
-                results::status(check.status),
-                check.subject
-            )
-        };
+        let words = |check: &Check| format!("{}={} {}", check.method, results::status(check.status), check.subject);
         let all: Vec<String> = self
             .checks
             .iter()
@@ -118,7 +112,7 @@ impl SenderAuth {
     }
 
     fn judge(&self, found: &Found<'_>, arc_sets: impl FnOnce() -> Vec<authentication::ArcSet>) -> Answer {
-        let (dmarc, author) = found.of(Method::Dmarc);
+        let (dmarc, author) = found.of("dmarc");
         let author = author.to_ascii_lowercase();
         let mode = self.0.mode(&author);
         match dmarc {
@@ -215,7 +209,7 @@ impl SenderAuth {
             return Answer::pass();
         }
         let client = found.client();
-        match found.of(Method::Spf) {
+        match found.of("spf") {
             (Status::Fail, domain) => {
                 let text = format!("Message refused: {domain} does not let {client} send its mail (spf-fail)");
                 Answer::reject(550, "5.7.23", text)

@@ -22,6 +22,10 @@ const HEADER_BYTES: usize = 20;
 /// Places for words, as a binary logarithm: 2^16 are 128 KiB.
 const MOST_PLACES_LOG: u32 = 17;
 
+/// Points that the forms of a header speak against a message at most, in hundredths, however many they are: a program that nobody has seen may make a
+/// header like a spammer's, and what it writes is no spam for that alone.
+const MOST_FORM_POINTS: i32 = 450;
+
 /// The model that ships.
 pub static SHIPPED: &[u8] = include_bytes!("../model.bin");
 
@@ -169,11 +173,11 @@ impl Tally<'_> {
         (points / 10_000.0) as i32
     }
 
-    /// Points of the forms, in hundredths.
+    /// Points of the forms, in hundredths, at most [`MOST_FORM_POINTS`].
     pub fn forms(&self) -> i32 {
         let sums = Form::ALL.map(|form| f64::from(self.forms[form as usize]) * form.counts());
         let points = sums.iter().sum::<f64>() * f64::from(self.model.unit);
-        (points / 10_000.0) as i32
+        ((points / 10_000.0) as i32).min(MOST_FORM_POINTS)
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::state::Store;
 use super::world::{Content, Login, World, make, run, take_declined};
-use crate::authentication::{ArcSet, Check, DmarcPolicy, DmarcRequest, Method, Status};
+use crate::authentication::{ArcSet, Check, DmarcPolicy, DmarcRequest, Status};
 use crate::dns::{DnsError, RecordType};
 use crate::endpoint::{EndpointError, Request, Response};
 use crate::hooks::{
@@ -245,14 +245,14 @@ impl<P> Script<P> {
     }
 
     /// What the host's own checks of the sender say: `spf` and `iprev` are known from MAIL on, all of them with the message.
-    pub fn check(&mut self, method: Method, status: Status, subject: &str) -> &mut Self {
+    pub fn check(&mut self, method: &str, status: Status, subject: &str) -> &mut Self {
         self.check_in_detail(method, status, subject, "")
     }
 
     /// The same with a detail.
-    pub fn check_in_detail(&mut self, method: Method, status: Status, subject: &str, detail: &str) -> &mut Self {
+    pub fn check_in_detail(&mut self, method: &str, status: Status, subject: &str, detail: &str) -> &mut Self {
         self.world.checks.push(Check {
-            method,
+            method: method.to_owned(),
             status,
             subject: subject.to_owned(),
             detail: detail.to_owned(),
