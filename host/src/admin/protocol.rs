@@ -105,7 +105,7 @@ pub enum QueueAction {
     Remove,
 }
 
-/// Which messages of the queue are meant. Patterns are compared without regard to case; `*` stands for any characters.
+/// Which messages of the queue are meant. Patterns are compared without regard to case; `*` stands for any characters, `\*` for a star.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Selection {
@@ -323,20 +323,20 @@ pub struct TrialStatus {
     pub dropped: u64,
 }
 
-/// Whether a text fits a pattern in which `*` stands for any characters, without regard to (ASCII) case.
+/// Whether a text fits a pattern in which `*` stands for any characters, and `\*` and `\\` for the sign itself, without regard to (ASCII) case.
 ///
 /// Greedy with one point to go back to, so the cost is at most the product of the lengths.
 fn fits(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
+    let (pattern, text) = (signs(pattern), text.as_bytes());
     let (mut p, mut t) = (0, 0);
     let mut star = None;
     while t < text.len() {
         match pattern.get(p) {
-            Some(b'*') => {
+            Some(None) => {
                 star = Some((p, t));
                 p += 1;
             }
-            Some(byte) if byte.eq_ignore_ascii_case(&text[t]) => {
+            Some(Some(byte)) if byte.eq_ignore_ascii_case(&text[t]) => {
                 p += 1;
                 t += 1;
             }
@@ -350,7 +350,23 @@ fn fits(pattern: &str, text: &str) -> bool {
             },
         }
     }
-    pattern[p..].iter().all(|byte| *byte == b'*')
+    pattern[p..].iter().all(Option::is_none)
+}
+
+/// The signs of a pattern; None stands for any characters.
+fn signs(pattern: &str) -> Vec<Option<u8>> {
+    let mut signs = Vec::with_capacity(pattern.len());
+    let mut rest = pattern.as_bytes();
+    while let Some((first, behind)) = rest.split_first() {
+        let (sign, next) = match (first, behind) {
+            (b'\\', [escaped @ (b'*' | b'\\'), next @ ..]) => (Some(*escaped), next),
+            (b'*', _) => (None, behind),
+            _ => (Some(*first), behind),
+        };
+        signs.push(sign);
+        rest = next;
+    }
+    signs
 }
 
 #[cfg(test)]
@@ -367,6 +383,10 @@ mod tests {
             ("a*e@*.test", "alice@example.test", true),
             ("*a*a*b", "aaaaaaaa", false),
             ("**", "", true),
+            (r"a\*b", "a*b", true),
+            (r"a\*b", "axb", false),
+            (r"a\\*", r"a\b", true),
+            (r"a\b", r"a\b", true),
             ("", "", true),
             ("", "a", false),
             ("a", "", false),

@@ -58,13 +58,13 @@ const LIST_DEFAULT: u32 = 1_000;
 /// Patterns for addresses.
 #[derive(Debug, Args)]
 pub struct Matching {
-    /// Messages that still wait for such a recipient; `*` stands for any characters
+    /// Messages that still wait for such a recipient; `*` stands for any characters, `\\*` for a star
     #[arg(long, value_name = "PATTERN")]
     recipient: Option<String>,
     /// Messages from such a sender; `<>` is the null sender
     #[arg(long, value_name = "PATTERN")]
     sender: Option<String>,
-    /// Messages that are held for such a reason, as `queue list` shows it
+    /// Messages that are held for such a reason, as `queue list` shows it, and all of it: 'spam: *'
     #[arg(long, value_name = "PATTERN")]
     held: Option<String>,
 }

@@ -194,13 +194,13 @@ impl Brake {
             .collect();
         let more = if recipients.len() > named.len() { " ..." } else { "" };
         // By the reason and not by the sender, of whom who abuses an account may have many.
-        let (held, user) = (pattern(&hold(name)), pattern(name));
+        let (held, user) = (pattern(&hold(name)), quoted(name));
         let (window, hold, usual) = (self.window_seconds, self.hold_seconds, usual_milli.div_ceil(MILLI));
         log::warn(&format!(
             "outbound brake pulled: {name} from [{}] (listener {}, EHLO {}) sent to {count} recipients within {window} s, where {usual} are usual and {limit} pass; \
              now <{sender}> to {}{more}. Mail of {name} is held for {hold} s. \
-             Look: gatepost queue list --held '{held}'. Release: gatepost queue release --held '{held}'. \
-             Drop: gatepost queue remove --held '{held}'. Stop the account: gatepost user passwd '{user}'",
+             Look: gatepost queue list --held {held}. Release: gatepost queue release --held {held}. \
+             Drop: gatepost queue remove --held {held}. Stop the account: gatepost user passwd {user}",
             peer.address,
             session.listener().name,
             session.ehlo_name().unwrap_or_default(),
@@ -214,12 +214,14 @@ fn hold(name: &str) -> String {
     format!("outbound brake: {name} sent far more than usual")
 }
 
-/// A pattern of `gatepost queue`: what a shell could take for something else, and a client chose, is any characters.
+/// A text that names things, as a shell's word: whatever a client chose in it is no more than that.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+/// A pattern of `gatepost queue` that this text alone fits.
 fn pattern(text: &str) -> String {
-    let is_plain = |letter: char| letter.is_alphanumeric() || " :@._+=-".contains(letter);
-    text.chars()
-        .map(|letter| if is_plain(letter) { letter } else { '*' })
-        .collect()
+    quoted(&text.replace('\\', r"\\").replace('*', r"\*"))
 }
 
 impl BrakeOverride {
@@ -311,9 +313,9 @@ mod tests {
     #[test]
     fn what_an_administrator_copies_is_one_word_of_a_shell() {
         let cases = [
-            ("alice@ours.test", "alice@ours.test"),
-            ("o'x; reboot #@ours.test", "o*x* reboot *@ours.test"),
-            ("jos\u{e9}+x@ours.test", "jos\u{e9}+x@ours.test"),
+            ("alice@ours.test", "'alice@ours.test'"),
+            ("o'x; $(reboot) #@ours.test", r"'o'\''x; $(reboot) #@ours.test'"),
+            (r"st*r\@ours.test", r"'st\*r\\@ours.test'"),
         ];
         for (address, expected) in cases {
             assert_eq!(pattern(address), expected);

@@ -4,23 +4,51 @@ use std::fmt::Write as _;
 
 use gatepost_sdk::authentication::{Check, DmarcPolicy, DmarcRequest, Status};
 
-use crate::syntax::{Piece, Pieces, in_token};
+use crate::syntax::{Broken, Piece, Pieces, in_token};
 
 /// The field's name.
 pub const NAME: &str = "Authentication-Results";
+
+/// Places, between semicolons, in which an id of ours is looked for.
+const IDS: usize = 2;
 
 /// Bytes of a check's detail that become a comment.
 const DETAIL_BYTES_MAX: usize = 120;
 
 /// Whether a field of a message says that it is from us, or may be taken so: what cannot be read might be read by others.
+///
+/// Some readers drop comments and blanks from an id, others take one that comes behind something else; so an id that is ours by any of these is.
 pub fn is_ours(value: &[u8], hostname: &str) -> bool {
-    match Pieces::of(value).next() {
-        Ok(Some(Piece::Word(id))) => {
-            let plain = |name: &str| name.trim().trim_end_matches('.').to_ascii_lowercase();
-            !id.is_ascii() || plain(&id) == plain(hostname)
+    let plain = |name: &str| name.trim().trim_matches('.').to_ascii_lowercase();
+    let ours = plain(hostname);
+    let mut pieces = Pieces::of(value);
+    for place in 0..IDS {
+        let Ok(mut words) = segment(&mut pieces) else {
+            return true;
+        };
+        let whole = plain(&words.concat());
+        let first = words.drain(..).next().unwrap_or_default();
+        let is_missing = place == 0 && first.is_empty();
+        if is_missing || !whole.is_ascii() || plain(&first) == ours || whole == ours {
+            return true;
         }
-        _ => true,
     }
+    false
+}
+
+/// The pieces up to the next `;`.
+fn segment(pieces: &mut Pieces<'_>) -> Result<Vec<String>, Broken> {
+    let mut words = Vec::new();
+    while let Some(piece) = pieces.next()? {
+        match piece {
+            Piece::Mark(b';') => break,
+            // A mark where an id should begin cannot be read.
+            Piece::Mark(_) if words.is_empty() => words.push(String::new()),
+            Piece::Mark(mark) => words.push(char::from(mark).to_string()),
+            Piece::Word(word) => words.push(word),
+        }
+    }
+    Ok(words)
 }
 
 /// The value of our field: what the host's checks came to. `helo` is whether SPF was asked about the EHLO name.
@@ -174,6 +202,9 @@ mod tests {
             "relay.test(x); none",
             "relay.test/1; none",
             "relay.test",
+            "\r\n (c) relay.(x)test; none",
+            "relay .test. ; none",
+            "i=1; relay.test; dmarc=pass",
             // What cannot be read.
             "",
             "; dmarc=pass",

@@ -77,6 +77,8 @@ impl Session {
                 if let Some(transaction) = &mut self.transaction {
                     transaction.envelope.recipients.push(*recipient);
                 }
+                // It moves mail, and how many there may be has a bound of its own.
+                self.commands = self.commands.saturating_sub(1);
                 self.say(verb, answer.reply_or(Reply::rcpt_ok), false, None);
             }
             (Stage::Data, _) => {

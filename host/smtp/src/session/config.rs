@@ -33,7 +33,7 @@ pub struct SessionConfig {
     /// Most protocol errors and failed AUTHs of a session. Refusals by a verdict and by a limit, and
     /// parameters that are not offered, are no errors.
     pub max_errors: u32,
-    /// Most commands without a message being accepted in between; BDATs that carry bytes do not count.
+    /// Most commands without a message being accepted in between; BDATs that carry bytes and recipients that are taken do not count.
     pub max_commands: u32,
     /// Longest command line, CRLF included, in bytes. The 512 of RFC 5321 §4.5.3.1.4 grow with the
     /// extensions: SIZE 26, BODY 17, SMTPUTF8 10, DSN 500, AUTH 500.

@@ -29,12 +29,11 @@ fn domain_of(address: &[u8]) -> Option<String> {
     (ascii.len() <= 253 && ascii.split('.').all(is_label)).then_some(ascii)
 }
 
-/// The addresses of a list of mailboxes, without blanks, comments and what stands in quotes. None if it is not clear where they end.
+/// The addresses of a list of mailboxes, and what stands unquoted beside one and has an `@`, which some programs show in its place; without blanks, comments and what stands in quotes. None if it is not clear where they end.
 fn addresses(field: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut found = Vec::new();
     // What stands outside of angle brackets since the last comma: an address, or somebody's name.
     let mut bare = Vec::new();
-    let mut has_brackets = false;
     let mut bytes = field.iter().copied();
     while let Some(byte) = bytes.next() {
         match byte {
@@ -44,25 +43,23 @@ fn addresses(field: &[u8]) -> Option<Vec<Vec<u8>>> {
             b'(' => comment(&mut bytes)?,
             b'<' => {
                 found.push(bracketed(&mut bytes)?);
-                has_brackets = true;
             }
             b'>' | b')' => return None,
             b',' | b';' => {
-                found.extend(address(&mut bare, has_brackets));
-                has_brackets = false;
+                found.extend(address(&mut bare));
             }
             // It was the name of a group.
             b':' => bare.clear(),
             byte => bare.push(byte),
         }
     }
-    found.extend(address(&mut bare, has_brackets));
+    found.extend(address(&mut bare));
     Some(found)
 }
 
-fn address(bare: &mut Vec<u8>, has_brackets: bool) -> Option<Vec<u8>> {
+fn address(bare: &mut Vec<u8>) -> Option<Vec<u8>> {
     let bare = std::mem::take(bare);
-    (!has_brackets && bare.contains(&b'@')).then_some(bare)
+    bare.contains(&b'@').then_some(bare)
 }
 
 fn bracketed(bytes: &mut impl Iterator<Item = u8>) -> Option<Vec<u8>> {
@@ -122,8 +119,10 @@ mod tests {
             ("a @ bank.test (really)", Some("bank.test")),
             ("a@bank.test, B\r\n <b@bank.test>", Some("bank.test")),
             ("Us: a@bank.test, b@BANK.test;", Some("bank.test")),
-            // Some write a name that is an address, without quotes.
-            ("boss@elsewhere.test <a@bank.test>", Some("bank.test")),
+            // Some write a name that is an address, without quotes, and some programs take it for the address.
+            ("a@bank.test <a@bank.test>", Some("bank.test")),
+            ("boss@elsewhere.test <a@bank.test>", None),
+            ("The boss@elsewhere.test\r\n (x) <a@bank.test>", None),
             ("a@bücher.test", Some("xn--bcher-kva.test")),
             ("a@_x.bank.test", Some("_x.bank.test")),
             ("a@bank", Some("bank")),
