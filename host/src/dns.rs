@@ -275,17 +275,12 @@ impl Dns {
     }
 
     async fn ask(&self, name: &str, kind: RecordType) -> Found {
-        let parsed = if name.is_ascii() {
-            Name::from_ascii(name)
-        } else {
-            Name::from_utf8(name)
-        };
         // What is no name (a label of 64 bytes, an empty one) cannot exist either.
-        let mut absolute = parsed.map_err(|_| DnsError::NoName)?;
+        let absolute = parsed(name).ok_or(DnsError::NoName)?;
         match self.scratch {
             Some(true) => return Err(DnsError::NoName),
             Some(false) => return Err(DnsError::Temporary("this is a probe".into())),
-            None => absolute.set_fqdn(true),
+            None => {}
         }
         let _permit = self
             .permits
@@ -307,6 +302,21 @@ impl Dns {
         }
         found
     }
+}
+
+/// A name as the DNS has it. Labels may have any octets (RFC 2181 §11); those that SPF makes of local parts do.
+fn parsed(name: &str) -> Option<Name> {
+    if name == "." {
+        return Some(Name::root());
+    }
+    let plain = name.strip_suffix('.').unwrap_or(name);
+    let mut name = if plain.is_ascii() {
+        Name::from_labels(plain.split('.').map(str::as_bytes)).ok()?
+    } else {
+        Name::from_utf8(plain).ok()?
+    };
+    name.set_fqdn(true);
+    Some(name)
 }
 
 /// The name under which a DNSBL keeps `address`: its octets or nibbles reversed, before `zone`.
@@ -401,6 +411,7 @@ mod tests {
         both.example A 192.0.2.1
         both.example AAAA 2001:db8::1
         four.example A 192.0.2.4
+        user+tag=x!y/z.example A 192.0.2.5
         mail.example MX 10 MX1.example.
         mail.example MX 20 mx2.example.
         null.example MX 0 .
@@ -430,6 +441,9 @@ mod tests {
         assert_eq!(dns.mx("four.example").await, Err(DnsError::NoData));
         assert_eq!(dns.mx("absent.example").await, Err(DnsError::NoName));
         assert_eq!(dns.mx("not..a.name").await, Err(DnsError::NoName));
+        let long = format!("{}.example", "x".repeat(64));
+        assert_eq!(dns.a(&long).await, Err(DnsError::NoName));
+        assert_eq!(dns.a("user+tag=x!y/z.example").await, Ok(vec![Ipv4Addr::new(192, 0, 2, 5)]));
         assert!(matches!(dns.mx("broken.example").await, Err(DnsError::Temporary(_))));
         assert_eq!(dns.txt("text.example").await, Ok(vec![b"v=spf1 -all".to_vec()]));
         let addresses = dns.addresses("both.example").await.expect("addresses");

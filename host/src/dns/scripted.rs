@@ -83,7 +83,7 @@ fn entry(line: &str) -> Result<(String, Entry), String> {
 }
 
 fn name(text: &str) -> Result<Name, String> {
-    Name::from_ascii(format!("{}.", text.trim_end_matches('.'))).map_err(|_| format!("{text:?} is no name"))
+    super::parsed(text).ok_or_else(|| format!("{text:?} is no name"))
 }
 
 /// RFC 1035 §3.3: a string has at most 255 bytes.

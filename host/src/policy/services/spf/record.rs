@@ -47,6 +47,17 @@ pub enum Mechanism {
     Exists(MacroString),
 }
 
+impl Mechanism {
+    /// The domain that it names.
+    pub fn target(&self) -> Option<&MacroString> {
+        match self {
+            Mechanism::Include(target) | Mechanism::Exists(target) => Some(target),
+            Mechanism::A(target, _) | Mechanism::Mx(target, _) | Mechanism::Ptr(target) => target.as_ref(),
+            Mechanism::All | Mechanism::Ip(_) => None,
+        }
+    }
+}
+
 /// How many leading bits of an address count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Prefixes {

@@ -42,6 +42,9 @@ ptr.example TXT v=spf1 ptr -all
 mail.ptr.example A 192.0.2.7
 exists.example TXT v=spf1 exists:%{ir}.%{l1r-}._spf.%{d} -all
 7.2.0.192.alice._spf.exists.example A 127.0.0.2
+local.example TXT v=spf1 exists:%{l}.ok.local.example -all
+user+tag=x!y/z.ok.local.example A 127.0.0.2
+xn--4ca0b.ok.local.example A 127.0.0.2
 nibbles.example TXT v=spf1 exists:%{ir}.%{v}.%{d2} -all
 7.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.nibbles.example A 127.0.0.2
 include.example TXT v=spf1 include:ip.example -all
@@ -286,5 +289,25 @@ fn macros_expand_as_in_the_rfcs_examples() {
     ] {
         let parsed = MacroString::parse(text, false).expect("well-formed");
         assert_eq!(parsed.expand(value), expected, "{text}");
+    }
+}
+
+/// What senders of bounces and lists put into local parts is in labels as it is; what is not ASCII is in none (RFC 8616 §4).
+#[tokio::test]
+async fn local_parts_become_labels() {
+    let dns = testing::resolver(ZONE).await;
+    for (local, expected) in [
+        ("user+tag=x!y/z", Outcome::Pass),
+        ("user", Outcome::Fail),
+        ("\u{e4}\u{f6}", Outcome::Fail),
+    ] {
+        let client = Client {
+            address: "192.0.2.7".parse().expect("an address"),
+            helo: "ehlo.example",
+            sender: &format!("{local}@local.example"),
+            receiver: "relay.test",
+        };
+        let found = check(&dns, &client, "local.example").await;
+        assert_eq!(found.outcome, expected, "{local}");
     }
 }
