@@ -162,6 +162,39 @@ fn a_bad_change_is_refused_and_the_old_configuration_stays() {
     still_works();
 }
 
+#[test]
+fn a_user_who_is_no_more_sends_nothing_in_the_session_that_is_open() {
+    let relay = Setup::new()
+        .listener("submission", "tls = \"starttls\"\nauth = \"required\"")
+        .user("alice", "pw")
+        .user("bob", "pw")
+        .start();
+    let session = |user: &str| {
+        let mut client = relay.connect("submission").starttls();
+        client.auth_plain(user, "pw", "235");
+        client
+    };
+    let send = |client: &mut Client, from: &str| client.send(from, &["carol@ours.test"], "Subject: x\r\n\r\nx");
+    let (mut alice, mut bob) = (session("alice"), session("bob"));
+    assert!(send(&mut alice, "alice@ours.test").starts_with("250"));
+    assert!(send(&mut bob, "bob@ours.test").starts_with("250"));
+
+    let users = relay.dir.path().join("users");
+    let text = std::fs::read_to_string(&users).expect("the users");
+    let others: String = text
+        .lines()
+        .filter(|line| !line.starts_with("alice:"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&users, others).expect("the users");
+    relay.signal(Signal::SIGHUP);
+    relay.logged(&["reloaded"]);
+
+    alice.says("MAIL FROM:<alice@ours.test>", "421");
+    relay.logged(&["refused", "\"reason\":\"credentials-changed\"", "alice"]);
+    assert!(send(&mut bob, "bob@ours.test").starts_with("250"));
+}
+
 /// The certificate that a TLS listener shows.
 fn shown(address: SocketAddr) -> Vec<u8> {
     let name = rustls::pki_types::ServerName::try_from("relay.test").expect("a name");

@@ -443,7 +443,10 @@ mod tests {
         assert_eq!(dns.mx("not..a.name").await, Err(DnsError::NoName));
         let long = format!("{}.example", "x".repeat(64));
         assert_eq!(dns.a(&long).await, Err(DnsError::NoName));
-        assert_eq!(dns.a("user+tag=x!y/z.example").await, Ok(vec![Ipv4Addr::new(192, 0, 2, 5)]));
+        assert_eq!(
+            dns.a("user+tag=x!y/z.example").await,
+            Ok(vec![Ipv4Addr::new(192, 0, 2, 5)])
+        );
         assert!(matches!(dns.mx("broken.example").await, Err(DnsError::Temporary(_))));
         assert_eq!(dns.txt("text.example").await, Ok(vec![b"v=spf1 -all".to_vec()]));
         let addresses = dns.addresses("both.example").await.expect("addresses");

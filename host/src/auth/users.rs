@@ -77,6 +77,13 @@ impl Users {
         self.by_name.get(&key(&name))
     }
 
+    /// Whether a name's password is what it was in an earlier state of the file; true of names that were not there.
+    pub fn keeps(&self, earlier: &Users, name: &str) -> bool {
+        let hash = |users: &Users| users.lookup(name).map(|user| user.hash.to_string());
+        let before = hash(earlier);
+        before.is_none() || hash(self) == before
+    }
+
     /// All users, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = &User> {
         self.by_name.values()

@@ -84,6 +84,15 @@ impl Connection {
         }
     }
 
+    /// Whether who logged in could still do so. A new password is to end what the old one began.
+    pub(super) fn may_go_on(&self) -> bool {
+        let Some(identity) = &self.scope.session.identity else {
+            return true;
+        };
+        let (now, then) = (self.relay.settings(), &self.settings);
+        Arc::ptr_eq(&now.users, &then.users) || now.users.keeps(&then.users, &identity.name)
+    }
+
     fn mechanism(&self) -> String {
         self.login
             .as_ref()

@@ -87,6 +87,13 @@ impl Connection {
             self.blame("session-too-long", "session_timeout has passed");
             return Ok(Answer::Disconnect(Reply::shutting_down()));
         }
+        if !self.may_go_on() {
+            self.blame(
+                "credentials-changed",
+                "the user's password was changed since the session began, or the user removed",
+            );
+            return Ok(Answer::Disconnect(Reply::shutting_down()));
+        }
         if let Err(full) = self.relay.spool.check_room(mail.size.unwrap_or(0)) {
             self.blame("spool-full", &full.to_string());
             return Ok(Answer::Refuse(Reply::spool_full()));

@@ -167,7 +167,11 @@ impl Check<'_> {
 
     async fn matches(&mut self, mechanism: &Mechanism, domain: &str) -> Result<bool, Error> {
         // RFC 8616 §4: a term made of a local part that is not ASCII never matches.
-        if !self.local.is_ascii() && mechanism.target().is_some_and(|target| target.uses('l') || target.uses('s')) {
+        if !self.local.is_ascii()
+            && mechanism
+                .target()
+                .is_some_and(|target| target.uses('l') || target.uses('s'))
+        {
             return self.count_term().map(|()| false);
         }
         match mechanism {
