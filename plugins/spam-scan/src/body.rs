@@ -150,6 +150,7 @@ impl Body {
         let is_base64 = header::begins(fields.encoding, "base64");
         let is_quoted = header::begins(fields.encoding, "quoted-printable");
         let is_wide = header::begins(charset, "iso-2022-");
+        let is_padded = header::begins(charset, "utf-16") || header::begins(charset, "utf-32");
         let mut decoded = Vec::new();
         if is_base64 {
             decoded.reserve_exact(body.len() / 4 * 3 + 3);
@@ -157,14 +158,17 @@ impl Body {
         } else if is_quoted {
             decoded.reserve_exact(body.len());
             decode::quoted_printable(body, &mut decoded);
-        } else if is_wide {
+        } else if is_wide || is_padded {
             decoded.extend_from_slice(body);
+        }
+        if is_padded {
+            decode::narrow(&mut decoded);
         }
         if is_wide {
             decode::raise(&mut decoded);
         }
         self.has_needless_base64 |= is_base64 && !decoded.is_empty() && decoded.is_ascii();
-        let text = if is_base64 || is_quoted || is_wide {
+        let text = if is_base64 || is_quoted || is_wide || is_padded {
             &decoded[..]
         } else {
             body

@@ -121,6 +121,11 @@ pub fn raise(text: &mut [u8]) {
     }
 }
 
+/// Makes bytes of UTF-16 and UTF-32 (RFC 2781) in either order, where ASCII stands between zeroes. What is not ASCII comes out as nothing sensible.
+pub fn narrow(text: &mut Vec<u8>) {
+    text.retain(|byte| !matches!(byte, 0 | 0xfe | 0xff));
+}
+
 fn hex(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     Some((digit(high)? * 16 + digit(low)?) as u8)
@@ -183,6 +188,20 @@ mod tests {
             let mut raised = text.to_vec();
             raise(&mut raised);
             assert_eq!(raised.escape_ascii().to_string(), expected.escape_ascii().to_string());
+        }
+    }
+
+    #[test]
+    fn wide_characters_of_ascii_are_ascii() {
+        for wide in [
+            &b"\xff\xfeb\0u\0y\0"[..],
+            b"\0b\0u\0y",
+            b"\0\0\0b\0\0\0u\0\0\0y",
+            b"buy",
+        ] {
+            let mut text = wide.to_vec();
+            narrow(&mut text);
+            assert_eq!(text, b"buy");
         }
     }
 
