@@ -116,6 +116,14 @@ impl Findings {
             }
         }
         self.warnings.extend(config.warnings());
+        // No mistake: it may be checked on another machine than the one that it is for.
+        if let Some(name) = &config.user
+            && matches!(nix::unistd::User::from_name(name), Ok(None))
+        {
+            self.warnings.push(format!(
+                "\"user\": there is no user {name:?} on this machine, as which a start as root goes on: adduser --system --group {name}"
+            ));
+        }
     }
 
     fn certificates(&mut self, config: &Config) {
@@ -341,6 +349,7 @@ mod tests {
         write("native.wasm", b"\x7fELF", 0o644);
         let text = r#"
             hostname = "relay.test"
+            user = "no-such-user"
             state = "redis://127.0.0.1"
             state_password_file = "no-state-password"
             [[listener]]
@@ -390,16 +399,16 @@ mod tests {
         assert_eq!(
             bare(&findings.errors),
             [
-                "gatepost.toml:9: \"certificate\" in [tls]: cert.pem: No such file or directory (os error 2); for a trial: `mkdir -p . && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=relay.test -keyout key.pem -out cert.pem`",
-                "gatepost.toml:29: \"key\" in [[dkim]]: no-key.pem: No such file or directory (os error 2); `openssl genpkey -algorithm ed25519 -out no-key.pem && chmod 600 no-key.pem` makes a key",
+                "gatepost.toml:10: \"certificate\" in [tls]: cert.pem: No such file or directory (os error 2); for a trial: `mkdir -p . && openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=relay.test -keyout key.pem -out cert.pem`",
+                "gatepost.toml:30: \"key\" in [[dkim]]: no-key.pem: No such file or directory (os error 2); `openssl genpkey -algorithm ed25519 -out no-key.pem && chmod 600 no-key.pem` makes a key",
                 "users:3: a line reads NAME:ARGON2ID HASH:SCRAM KEYS; write it with `gatepost user add NAME`",
                 "password: must be one line, the secret, and nothing else",
-                "gatepost.toml:22: \"password_file\" in [[route]] \"provider\": no-password: No such file or directory (os error 2); write the password of \"us\" into it, one line, and `chmod 600 no-password`",
-                "gatepost.toml:25: \"token_file\" in [admin]: no-token: No such file or directory (os error 2); `(umask 077 && openssl rand -hex 32 > no-token)` makes a token",
-                "gatepost.toml:4: \"state_password_file\" in the top level: no-state-password: No such file or directory (os error 2); write the password of the server in \"state\" into it, one line, and `chmod 600 no-state-password`",
+                "gatepost.toml:23: \"password_file\" in [[route]] \"provider\": no-password: No such file or directory (os error 2); write the password of \"us\" into it, one line, and `chmod 600 no-password`",
+                "gatepost.toml:26: \"token_file\" in [admin]: no-token: No such file or directory (os error 2); `(umask 077 && openssl rand -hex 32 > no-token)` makes a token",
+                "gatepost.toml:5: \"state_password_file\" in the top level: no-state-password: No such file or directory (os error 2); write the password of the server in \"state\" into it, one line, and `chmod 600 no-state-password`",
                 "core.wasm: is a core WebAssembly module, not a component: `gatepost plugin build` makes one of a project, `wasm-tools component new` of a module",
                 "native.wasm: is precompiled native code, which is refused: give the component itself",
-                "gatepost.toml:41: \"file\" in [[plugin]] \"missing\": missing.wasm: No such file or directory (os error 2); `gatepost plugin build` makes it of a project, `make build` the plugins that ship",
+                "gatepost.toml:42: \"file\" in [[plugin]] \"missing\": missing.wasm: No such file or directory (os error 2); `gatepost plugin build` makes it of a project, `make build` the plugins that ship",
             ]
         );
         assert_eq!(
@@ -407,6 +416,7 @@ mod tests {
             [
                 "users: everybody on this machine can read it: chmod 600",
                 "relay_domains is empty: no mail from strangers is taken at all",
+                "\"user\": there is no user \"no-such-user\" on this machine, as which a start as root goes on: adduser --system --group no-such-user",
             ]
         );
     }
