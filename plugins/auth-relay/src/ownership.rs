@@ -38,7 +38,8 @@ impl FromStr for Owned {
             return Ok(Self::Everything);
         }
         let Address { local, domain } = split_address(text);
-        if domain.is_empty() || text.contains(char::is_whitespace) || text.contains(['<', '>']) {
+        // A star stands for nothing inside an address, and who writes one means it to.
+        if domain.is_empty() || text.contains(char::is_whitespace) || text.contains(['<', '>', '*']) {
             return Err(OwnedError(text.to_owned()));
         }
         if local.is_empty() {

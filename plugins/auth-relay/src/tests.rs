@@ -394,6 +394,10 @@ fn a_bad_configuration_names_the_key() {
         (r#"{"trusted_names":[]}"#, "trusted_names: is empty"),
         (r#"{"require_tsl":true}"#, "require_tsl: unknown field"),
         (
+            r#"{"senders":{"alice":["*@example.test"]}}"#,
+            "senders.alice: `*@example.test` is no address: write `alice@example.test`, `@example.test`",
+        ),
+        (
             r#"{"senders":{"alice":["alice"]}}"#,
             "senders.alice: `alice` is no address",
         ),
