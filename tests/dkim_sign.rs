@@ -10,7 +10,7 @@ use base64::Engine as _;
 use support::dns::{Zone, serve};
 use support::servers::{Nsd, run, script};
 use support::sink::Sink;
-use support::{Relay, Setup, gatepost, peer, plugin};
+use support::{Relay, Setup, peer, plugin};
 
 const PASSWORD: &str = "correct horse";
 
@@ -364,11 +364,7 @@ fn a_configuration_with_mistakes_is_refused_with_file_and_line() {
                 [[dkim]]\ndomain = \"OURS.test\"\nselector = \"S1\"\nkey = \"s1.pem\"\n\
                 [[dkim]]\ndomain = \"ours.test\"\nselektor = \"s2\"\n";
     std::fs::write(&config, text).expect("a file");
-    let output = gatepost()
-        .args(["check", "--config"])
-        .arg(&config)
-        .output()
-        .expect("gatepost");
+    let output = support::check(&config);
     let said = String::from_utf8_lossy(&output.stderr);
     for part in [
         "gatepost.toml:11: \"selector\" in [[dkim]]: is already that of the key in line 5",

@@ -5,8 +5,6 @@ mod support;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use support::gatepost;
-
 /// Where an administrator would have put these, and a test cannot.
 const PLUGINS: &str = "/usr/lib/gatepost/plugins/";
 const SECRETS: &str = "/etc/gatepost/";
@@ -51,11 +49,7 @@ fn the_relay_takes_each_example_with_its_plugins() {
             .replace("user             = \"gatepost\"\n", "");
         let config = folder.path().join("gatepost.toml");
         std::fs::write(&config, text).expect("a configuration");
-        let checked = gatepost()
-            .args(["check", "--config"])
-            .arg(&config)
-            .output()
-            .expect("gatepost check");
+        let checked = support::check(&config);
         let said = String::from_utf8_lossy(&checked.stdout) + String::from_utf8_lossy(&checked.stderr);
         assert!(checked.status.success(), "{}: {said}", path.display());
         seen.push(path);

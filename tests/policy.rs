@@ -389,11 +389,7 @@ fn a_policy_that_would_open_the_relay_does_not_start() {
     // `check` finds it before anything is started.
     let bad = setup("always");
     let config = bad.write();
-    let check = support::gatepost()
-        .args(["check", "--config"])
-        .arg(&config)
-        .output()
-        .expect("gatepost check");
+    let check = support::check(&config);
     let said = String::from_utf8_lossy(&check.stderr);
     assert_eq!(check.status.code(), Some(1), "{said}");
     assert!(
@@ -431,11 +427,7 @@ fn what_a_plugin_refuses_of_its_settings_has_a_file_and_a_line() {
         .position(|line| line == "[plugin.config]")
         .expect("its settings");
     let place = format!("gatepost.toml:{line}: plugin ");
-    let check = support::gatepost()
-        .args(["check", "--config"])
-        .arg(&config)
-        .output()
-        .expect("gatepost check");
+    let check = support::check(&config);
     let said = String::from_utf8_lossy(&check.stderr);
     assert!(
         said.contains(&place) && said.contains("configure: refused, as told"),

@@ -277,10 +277,9 @@ impl Dns {
     async fn ask(&self, name: &str, kind: RecordType) -> Found {
         // What is no name (a label of 64 bytes, an empty one) cannot exist either.
         let absolute = parsed(name).ok_or(DnsError::NoName)?;
-        match self.scratch {
-            Some(true) => return Err(DnsError::NoName),
-            Some(false) => return Err(DnsError::Temporary("this is a probe".into())),
-            None => {}
+        if let Some(answers) = self.scratch {
+            let probe = DnsError::Temporary("this is a probe".into());
+            return Err(if answers { DnsError::NoName } else { probe });
         }
         let _permit = self
             .permits

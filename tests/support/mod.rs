@@ -20,7 +20,7 @@ use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 /// The longest that anything may take before a test fails. Generous: machines that test are busy.
@@ -34,6 +34,13 @@ pub fn gatepost() -> Command {
     let mut command = Command::new(GATEPOST);
     command.env("XDG_CACHE_HOME", env!("CARGO_TARGET_TMPDIR"));
     command
+}
+
+/// What `gatepost check` says of a configuration.
+pub fn check(config: &Path) -> Output {
+    let mut check = gatepost();
+    check.args(["check", "--config"]).arg(config);
+    check.output().expect("gatepost check")
 }
 
 /// A reference plugin's component. Built by `scripts/build-plugins`, which `make test` runs first.

@@ -79,9 +79,10 @@ impl Users {
 
     /// Whether a name's password is what it was in an earlier state of the file; true of names that were not there.
     pub fn keeps(&self, earlier: &Users, name: &str) -> bool {
-        let hash = |users: &Users| users.lookup(name).map(|user| user.hash.to_string());
-        let before = hash(earlier);
-        before.is_none() || hash(self) == before
+        let Some(before) = earlier.lookup(name) else {
+            return true;
+        };
+        self.lookup(name).is_some_and(|user| user.hash == before.hash)
     }
 
     /// All users, ordered by name.

@@ -95,7 +95,7 @@ impl Findings {
                 Err(errors) => errors.0.iter().map(ToString::to_string).collect(),
             });
         }
-        for route in routes(config) {
+        for route in config.all_routes() {
             if let Some(credentials) = &route.credentials {
                 let path = &credentials.password_file;
                 self.secret(config, path, |bytes| one_line(bytes, path));
@@ -260,10 +260,6 @@ fn not_a_component(bytes: &[u8]) -> Option<&'static str> {
         [0x7f, b'E', b'L', b'F', ..] => Some("is precompiled native code, which is refused: give the component itself"),
         _ => Some("is not a WebAssembly component"),
     }
-}
-
-fn routes(config: &Config) -> impl Iterator<Item = &Route> {
-    std::iter::once(&config.delivery.default).chain(&config.routes)
 }
 
 /// What a relay with this configuration does, in a few lines.

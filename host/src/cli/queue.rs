@@ -58,7 +58,7 @@ const LIST_DEFAULT: u32 = 1_000;
 /// Patterns for addresses.
 #[derive(Debug, Args)]
 pub struct Matching {
-    /// Messages that still wait for such a recipient; `*` stands for any characters, `\\*` for a star
+    /// Messages that still wait for such a recipient; `*` stands for any characters, `\*` for a star
     #[arg(long, value_name = "PATTERN")]
     recipient: Option<String>,
     /// Messages from such a sender; `<>` is the null sender

@@ -152,8 +152,7 @@ impl Config {
         if self.admin.token_file.as_deref() == Some(path) {
             return Some(format!("`(umask 077 && openssl rand -hex 32 > {file})` makes a token"));
         }
-        let mut routes = std::iter::once(&self.delivery.default).chain(&self.routes);
-        let mut credentials = routes.by_ref().filter_map(|route| route.credentials.as_ref());
+        let mut credentials = self.all_routes().filter_map(|route| route.credentials.as_ref());
         if let Some(credentials) = credentials.find(|credentials| credentials.password_file == path) {
             let username = &credentials.username;
             return Some(format!(
@@ -169,6 +168,11 @@ impl Config {
         let is_plugin = self.plugins.iter().any(|plugin| plugin.file == path);
         is_plugin
             .then(|| "`gatepost plugin build` makes it of a project, `make build` the plugins that ship".to_owned())
+    }
+
+    /// That of everything else first, then those of `[[route]]`.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Route> {
+        std::iter::once(&self.delivery.default).chain(&self.routes)
     }
 
     /// Where the configuration names a file: `gatepost.toml:12: "key" in [[dkim]]`. `None` without a file of its own, or if it does not name it.

@@ -88,7 +88,7 @@ pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
     if let Some(users) = &config.auth.users {
         add(users, USERS_BYTES_MAX);
     }
-    for credentials in routes(config).filter_map(|route| route.credentials.as_ref()) {
+    for credentials in config.all_routes().filter_map(|route| route.credentials.as_ref()) {
         add(&credentials.password_file, SECRET_BYTES_MAX);
     }
     if let Some(token) = &config.admin.token_file {
@@ -105,10 +105,6 @@ pub(crate) fn files_of(config: &Config) -> Vec<(PathBuf, u64)> {
 
 fn state_password(config: &Config) -> Option<&Path> {
     config.state.as_ref()?.password_file.as_deref()
-}
-
-fn routes(config: &Config) -> impl Iterator<Item = &crate::config::Route> {
-    std::iter::once(&config.delivery.default).chain(&config.routes)
 }
 
 /// The files of a bundle by path, read from their descriptors.
@@ -213,7 +209,7 @@ pub(super) fn assemble(header: Header, fds: Vec<OwnedFd>) -> anyhow::Result<Bund
             bytes: files.get(path)?.clone(),
         });
     }
-    for credentials in routes(&config).filter_map(|route| route.credentials.as_ref()) {
+    for credentials in config.all_routes().filter_map(|route| route.credentials.as_ref()) {
         let path = &credentials.password_file;
         secrets.passwords.insert(path.clone(), files.line(path)?);
     }

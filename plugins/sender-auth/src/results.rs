@@ -23,13 +23,13 @@ pub fn is_ours(value: &[u8], hostname: &str) -> bool {
     let ours = plain(hostname);
     let mut pieces = Pieces::of(value);
     for place in 0..IDS {
-        let Ok(mut words) = segment(&mut pieces) else {
+        let Ok(words) = segment(&mut pieces) else {
             return true;
         };
         let whole = plain(&words.concat());
-        let first = words.drain(..).next().unwrap_or_default();
+        let first = words.first().map_or("", String::as_str);
         let is_missing = place == 0 && first.is_empty();
-        if is_missing || !whole.is_ascii() || plain(&first) == ours || whole == ours {
+        if is_missing || !whole.is_ascii() || plain(first) == ours || whole == ours {
             return true;
         }
     }
